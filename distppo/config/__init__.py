@@ -1,0 +1,39 @@
+"""Settings: their declaration (`schema`), how they are read (`load`) and written (`dump`)."""
+
+from distppo.config.dump import dump_config, explain_config
+from distppo.config.load import apply_overrides, config_from_dict, config_to_dict, load_config, load_layers
+from distppo.config.overrides import Overrides, Setting
+from distppo.config.schema import (
+    Config,
+    EnvConfig,
+    EvaluationConfig,
+    FaultConfig,
+    LearnerConfig,
+    NetworkConfig,
+    NormalizationConfig,
+    PPOConfig,
+    RolloutConfig,
+    RunConfig,
+)
+
+__all__ = [
+    "Config",
+    "EnvConfig",
+    "EvaluationConfig",
+    "FaultConfig",
+    "LearnerConfig",
+    "NetworkConfig",
+    "NormalizationConfig",
+    "Overrides",
+    "PPOConfig",
+    "RolloutConfig",
+    "RunConfig",
+    "Setting",
+    "apply_overrides",
+    "config_from_dict",
+    "config_to_dict",
+    "dump_config",
+    "explain_config",
+    "load_config",
+    "load_layers",
+]

@@ -1,0 +1,117 @@
+"""What must hold between settings. Each check names the settings it compares and prints its arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from distppo.config.overrides import Problem
+from distppo.config.schema import Config
+
+_LARGEST_SEARCH = 10**12
+
+
+class Check(NamedTuple):
+    """A rule over several settings: returns what is wrong, or None."""
+
+    keys: tuple[str, ...]
+    find: Callable[[Config], str | None]
+
+
+def cross_field_problems(config: Config, origins: Mapping[str, str], problems: Sequence[Problem] = ()) -> list[Problem]:
+    """Returns what is wrong between the settings, leaving out those that already have a problem of their own.
+
+    Args:
+        config: whose settings are right one by one.
+        origins: where each explicitly set key was set, for the place.
+        problems: found so far.
+    """
+    if any(problem.stops for problem in problems):
+        return []
+    unreliable = {problem.key for problem in problems}
+    found = []
+    for check in CHECKS:
+        if unreliable.isdisjoint(check.keys) and (message := check.find(config)):
+            places = [origin for key, origin in origins.items() if any(key == k or key.startswith(f"{k}.") for k in check.keys)]
+            found.append(Problem(", ".join(dict.fromkeys(places)), message))
+    return found
+
+
+def minibatches_fill_the_batch(config: Config) -> str | None:
+    """mini_batch_size divides the batch, so that every sample is used once an epoch and every gradient step weighs the same."""
+    size, batch = config.ppo.mini_batch_size, config.batch_size
+    arithmetic = f"{batch} = {config.rollout.num_envs} envs x {config.rollout.num_steps} steps"
+    if size > batch:
+        return f"mini_batch_size {size} is larger than the batch {arithmetic}: use at most {batch}, or more envs or steps"
+    if batch % size == 0:
+        return None
+    left = batch % size
+    nearest = " or ".join(str(divisor) for divisor in divisors_around(batch, size))
+    hint = f"; {nearest} {'divide' if ' or ' in nearest else 'divides'} it" if nearest else ""
+    return (
+        f"batch {arithmetic} is not a multiple of mini_batch_size {size}: "
+        f"{left} sample{'s' if left > 1 else ''} of every epoch would be left over{hint}"
+    )
+
+
+def divisors_around(batch: int, size: int) -> list[int]:
+    """Returns the largest divisor of batch below size and the smallest above; none for batches too large to search."""
+    if batch > _LARGEST_SEARCH:
+        return []
+    small = [d for d in range(1, math.isqrt(batch) + 1) if batch % d == 0]
+    divisors = sorted({*small, *(batch // d for d in small)})
+    return [*[d for d in divisors if 1 < d < size][-1:], *[d for d in divisors if d > size][:1]]
+
+
+def every_worker_has_an_env(config: Config) -> str | None:
+    """No worker is without an environment."""
+    workers, envs = config.rollout.num_workers, config.rollout.num_envs
+    if workers is None or workers <= envs:
+        return None
+    return f"num_workers {workers} > num_envs {envs}: {workers - envs} workers would have no environment; use at most {envs}, or auto"
+
+
+def advantages_have_a_spread(config: Config) -> str | None:
+    """The std that advantages are divided by is over more than one sample."""
+    over = config.ppo.advantage_normalization
+    samples = {"minibatch": config.ppo.mini_batch_size, "batch": config.batch_size}.get(over)
+    if samples != 1:
+        return None
+    return f"advantage_normalization {over} over 1 sample: its std is 0 and every advantage would become 0; use more samples, or off"
+
+
+def fused_step_is_possible(config: Config) -> str | None:
+    """The fused kernel runs on a CPU, and is compiled already."""
+    learner = config.learner
+    if learner.step == "fused" and learner.device == "cuda":
+        return "learner.step fused runs on a CPU only, but learner.device is cuda; use learner.step torch or auto, or learner.device cpu"
+    return None
+
+
+def compile_has_a_torch_step(config: Config) -> str | None:
+    """torch.compile has something to compile."""
+    if config.learner.compile and config.learner.step == "fused":
+        return "learner.compile compiles the torch step, but learner.step is fused; use learner.step torch, or learner.compile false"
+    return None
+
+
+def kwargs_hold_no_settings(config: Config) -> str | None:
+    """What has a setting of its own is not set behind its back."""
+    for name in ("id", "max_episode_steps"):
+        if name in config.env.kwargs:
+            return f"env.kwargs.{name} has a setting of its own: use env.{name}"
+    return None
+
+
+CHECKS = (
+    Check(("rollout.num_envs", "rollout.num_steps", "ppo.mini_batch_size"), minibatches_fill_the_batch),
+    Check(("rollout.num_workers", "rollout.num_envs"), every_worker_has_an_env),
+    Check(
+        ("ppo.advantage_normalization", "ppo.mini_batch_size", "rollout.num_envs", "rollout.num_steps"),
+        advantages_have_a_spread,
+    ),
+    Check(("learner.step", "learner.device"), fused_step_is_possible),
+    Check(("learner.step", "learner.compile"), compile_has_a_torch_step),
+    Check(("env.kwargs",), kwargs_hold_no_settings),
+)

@@ -1,0 +1,360 @@
+"""The settings of a run: one frozen dataclass a section, one documented field a setting.
+
+Every field is declared with `setting(...)`, which keeps its meaning, unit and limits beside its default. Validation, the
+command line's help and `docs/configuration.md` are all read from here, so they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+
+def setting(
+    default: Any,
+    doc: str,
+    *,
+    extremes: str = "",
+    choices: tuple[str, ...] | None = None,
+    none: str = "off",
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """Declares one setting: a dataclass field that carries its documentation and its limits.
+
+    Args:
+        default: value when nothing sets it; a dict is copied for each instance.
+        doc: meaning and unit, short enough for `--help`.
+        extremes: what very small and very large values do; for the reference alone.
+        choices: the allowed strings, for a setting that is a choice.
+        none: the word that stands for None, where None is allowed: off, or auto.
+        at_least: smallest allowed number; of each entry, for a list.
+        above: every allowed number is greater than this.
+        at_most: largest allowed number.
+        below: every allowed number is smaller than this.
+    """
+    limits = {"at_least": at_least, "above": above, "at_most": at_most, "below": below}
+    metadata = {
+        "doc": doc,
+        "extremes": extremes,
+        "choices": choices,
+        "none": none,
+        "limits": {name: limit for name, limit in limits.items() if limit is not None},
+    }
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """Which environment is trained, and how it is made."""
+
+    id: str = setting("HalfCheetah-v4", "Gymnasium environment id; module:Env-v0 imports the module first.")
+    kwargs: dict[str, Any] = setting(  # noqa: RUF009 - it returns a dataclasses.field
+        {},
+        "Keyword arguments for gymnasium.make: plain text, numbers, true, false, null, lists and mappings.",
+        extremes="A mapping replaces the whole of an earlier one; --set env.kwargs.name=value sets one entry.",
+    )
+    max_episode_steps: int | None = setting(
+        None,
+        "Env steps after which an episode is truncated; off takes the limit the environment is registered with.",
+        extremes="Short episodes never show what comes late, and returns of other lengths do not compare; long ones finish rarely.",
+        at_least=1,
+    )
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """How much experience is collected in an iteration, and by whom."""
+
+    num_envs: int = setting(
+        8,
+        "Environments in total, shared out over the workers.",
+        extremes="Few: the batch holds few episodes, strongly correlated. Many: more memory, and a larger batch unless num_steps falls.",
+        at_least=1,
+    )
+    num_workers: int | None = setting(
+        None,
+        "Ray rollout workers. auto takes one a core, at most one an environment; 0 runs collector and learner in one process without Ray.",
+        extremes="0 is the easiest to debug and uses one core. More workers than cores take time from each other.",
+        none="auto",
+        at_least=0,
+    )
+    num_steps: int = setting(
+        2048,
+        "Env steps of each environment in an iteration; batch = num_envs x num_steps.",
+        extremes="Short: advantages lean on the critic, updates are noisy and frequent. Long: few updates, each on old data.",
+        at_least=1,
+    )
+    mode: str = setting(
+        "sync",
+        "sync collects with the newest weights (staleness 0, exact); overlap collects while the learner updates (staleness exactly 1).",
+        extremes="overlap gains up to the shorter of the collect and update times of an iteration.",
+        choices=("sync", "overlap"),
+    )
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """The algorithm's coefficients."""
+
+    learning_rate: float = setting(
+        3e-4,
+        "Adam's step size, or its starting value where lr_schedule changes it.",
+        extremes="Small: return barely moves in the given steps. Large: approx_kl and clip_fraction jump and the return collapses.",
+        above=0,
+    )
+    lr_schedule: str = setting(
+        "constant",
+        "constant; linear or cosine to 0 at total_timesteps; "
+        "kl multiplies or divides by 1.5 after each epoch to keep its KL near lr_schedule_kl.",
+        extremes="linear and cosine depend on total_timesteps: a longer run also decays later.",
+        choices=("constant", "linear", "cosine", "kl"),
+    )
+    lr_schedule_kl: float = setting(
+        0.008,
+        "Target KL of an epoch in nats for lr_schedule kl: above 2x the rate falls, below half of it the rate rises.",
+        extremes="Small: slow, safe updates. Large: the rate climbs until clipping alone limits the update.",
+        above=0,
+    )
+    clip_epsilon: float = setting(
+        0.2,
+        "The probability ratio is clipped to [1 - clip_epsilon, 1 + clip_epsilon].",
+        extremes="Near 0: most samples are clipped and the policy hardly moves. Near 1: nothing restrains the update.",
+        above=0,
+        below=1,
+    )
+    epochs: int = setting(
+        10,
+        "Shuffled passes over the batch in an update.",
+        extremes="1 wastes samples. Many overfit the batch: approx_kl grows with each, and the update takes proportionally longer.",
+        at_least=1,
+    )
+    mini_batch_size: int = setting(
+        64,
+        "Samples in one gradient step; must divide the batch.",
+        extremes="Small: noisy gradients, many steps, slow on a GPU. The whole batch: one smooth step an epoch.",
+        at_least=1,
+    )
+    gamma: float = setting(
+        0.99,
+        "Discount per env step.",
+        extremes="0 sees the next reward only; 0.99 weighs about 100 steps; 1 weighs all and makes the critic's task hardest.",
+        at_least=0,
+        at_most=1,
+    )
+    gae_lambda: float = setting(
+        0.95,
+        "GAE's trade of bias (0: one-step TD) against variance (1: Monte Carlo).",
+        extremes="0 trusts the critic entirely; 1 uses it as a baseline only.",
+        at_least=0,
+        at_most=1,
+    )
+    entropy_coef: float = setting(
+        0.01,
+        "Weight of the entropy bonus; 0 disables it.",
+        extremes="0: the noise may die out early. Large: the noise grows and drowns the return.",
+        at_least=0,
+    )
+    value_loss_coef: float = setting(
+        0.5,
+        "Weight of the squared value error.",
+        extremes="0: the critic never learns. Large: with a shared trunk or max_grad_norm it crowds out the policy's gradient.",
+        at_least=0,
+    )
+    value_clip: float | None = setting(
+        None,
+        "The value prediction moves at most this far from the rollout's (in the critic's own units) before its loss stops growing; "
+        "off disables.",
+        extremes="Small: the critic cannot follow its targets. Large: as off.",
+        above=0,
+    )
+    max_grad_norm: float | None = setting(
+        0.5,
+        "The gradient's global norm is scaled down to this; off disables.",
+        extremes="Small: every step is scaled, though Adam undoes most of it. Large: as off.",
+        above=0,
+    )
+    target_kl: float | None = setting(
+        None,
+        "The update stops after the first epoch whose approximate KL exceeds this many nats; off never stops.",
+        extremes="Small: every update ends after one epoch. Large: as off.",
+        above=0,
+    )
+    advantage_normalization: str = setting(
+        "minibatch",
+        "Advantages are shifted and scaled to mean 0, std 1 over each minibatch or over the batch; off leaves them.",
+        extremes="minibatch is noisy with small minibatches; off makes the policy's gradient scale with the rewards.",
+        choices=("minibatch", "batch", "off"),
+    )
+    recompute_advantages: bool = setting(
+        False,
+        "Recompute values, advantages and returns with the current critic before every epoch, not once.",
+        extremes="On: fresher advantages for one more critic pass an epoch.",
+    )
+    optimizer: str = setting("adam", "Adam with betas 0.9 and 0.999.", choices=("adam",))
+    adam_epsilon: float = setting(
+        1e-5,
+        "Added to Adam's denominator.",
+        extremes="Tiny: parameters with vanishing gradients take full steps. Large: Adam turns into plain gradient descent with momentum.",
+        above=0,
+    )
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The actor and the critic."""
+
+    hidden_sizes: tuple[int, ...] = setting(
+        (64, 64),
+        "Widths of the hidden layers; [] is a linear policy.",
+        extremes="Narrow: cannot represent the gait. Wide: slower acting and updates, and more steps until it is good.",
+        at_least=1,
+    )
+    activation: str = setting("tanh", "Non-linearity of the hidden layers.", choices=("tanh", "relu", "elu"))
+    shared: bool = setting(
+        False,
+        "One trunk under the actor's and the critic's heads instead of one each.",
+        extremes="On: half the arithmetic, and value_loss_coef now weighs policy against critic.",
+    )
+    init: str = setting(
+        "orthogonal",
+        "orthogonal: gain sqrt(2), action mean 0.01, value 1, biases 0; default: torch's.",
+        choices=("orthogonal", "default"),
+    )
+    initial_log_std: float = setting(
+        0.0,
+        "Starting log standard deviation of every action dimension, in the actions' [-1, 1] units.",
+        extremes="-3: hardly explores. 1: most actions are clipped to the bounds.",
+        at_least=-20,
+        at_most=20,
+    )
+
+
+@dataclass(frozen=True)
+class NormalizationConfig:
+    """What is brought to unit scale."""
+
+    observations: bool = setting(
+        True,
+        "Shift and scale observations by the running mean and std, synchronized over all workers.",
+        extremes="Off: dimensions of large scale rule the first layer.",
+    )
+    observation_clip: float = setting(
+        10.0,
+        "Normalized observations are clipped to +-this many standard deviations.",
+        extremes="Small: hides rare states, such as a fall. Large: one outlier can throw the policy.",
+        above=0,
+    )
+    rewards: bool = setting(
+        True,
+        "Divide rewards by the running std of the discounted return (never shifted).",
+        extremes="Off: the value loss has the rewards' own scale squared.",
+    )
+    values: bool = setting(False, "Regress the critic on returns normalized by their running mean and std.")
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """How the update is computed."""
+
+    device: str = setting(
+        "cpu",
+        "auto takes a GPU when torch finds one.",
+        extremes="A GPU pays off with wide networks or minibatches of thousands; below, a CPU is faster.",
+        choices=("auto", "cpu", "cuda"),
+    )
+    threads: int | None = setting(
+        None,
+        "Threads of the learner's arithmetic; auto chooses by the network and minibatch size.",
+        extremes="On small networks more threads than one make it several times slower.",
+        none="auto",
+        at_least=1,
+    )
+    step: str = setting(
+        "auto",
+        "fused: a whole epoch as one compiled CPU kernel (MLPs); torch: autograd, everything else; auto: fused wherever it applies.",
+        choices=("auto", "fused", "torch"),
+    )
+    compile: bool = setting(False, "Run the torch step through torch.compile (needs a C++ compiler; the first update waits for it).")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Evaluation during training: separate environments, deterministic actions, frozen statistics."""
+
+    every: int = setting(
+        100_000,
+        "Env steps between evaluations, rounded up to an iteration; 0 evaluates never.",
+        extremes="Small: evaluation takes a large share of the time. 0: no best checkpoint is chosen.",
+        at_least=0,
+    )
+    episodes: int = setting(5, "Episodes of an evaluation.", extremes="Few: the best checkpoint may be luck. Many: slow.", at_least=1)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Length, seed and files of a run."""
+
+    total_timesteps: int = setting(
+        1_000_000, "Env steps at which training ends (absolute: a resumed run counts its earlier steps).", at_least=1
+    )
+    seed: int = setting(
+        0, "Source of every random stream; the same seed and layout give the same run bit for bit.", at_least=0, below=2**63
+    )
+    checkpoint_every: int = setting(
+        100_000,
+        "Env steps between periodic checkpoints, rounded up to an iteration; 0 saves at the end only.",
+        extremes="0: an interruption that cannot be caught loses the run. Small: more time spent writing.",
+        at_least=0,
+    )
+    keep_checkpoints: int = setting(
+        3, "Periodic checkpoints kept, newest first; the best is kept besides.", extremes="Many: disk space only.", at_least=2
+    )
+    directory: str | None = setting(None, "Run directory; off names one runs/<env>-seed<seed>-<time>.")
+
+
+@dataclass(frozen=True)
+class FaultConfig:
+    """When to give up waiting."""
+
+    startup_timeout: float = setting(
+        120.0,
+        "Seconds for all actors to be scheduled and ready, before the run ends with what it lacks.",
+        extremes="Short: gives up while a cluster is still growing. Long: a request that can never be met is noticed late.",
+        above=0,
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run. `distppo.load_config` reads one from YAML files and overrides.
+
+    Example:
+        >>> Config().ppo.clip_epsilon
+        0.2
+    """
+
+    env: EnvConfig = dataclasses.field(default_factory=EnvConfig)
+    rollout: RolloutConfig = dataclasses.field(default_factory=RolloutConfig)
+    ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
+    network: NetworkConfig = dataclasses.field(default_factory=NetworkConfig)
+    normalization: NormalizationConfig = dataclasses.field(default_factory=NormalizationConfig)
+    learner: LearnerConfig = dataclasses.field(default_factory=LearnerConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    run: RunConfig = dataclasses.field(default_factory=RunConfig)
+    fault: FaultConfig = dataclasses.field(default_factory=FaultConfig)
+
+    @property
+    def batch_size(self) -> int:
+        """Env steps of one iteration, B = num_envs x num_steps."""
+        return self.rollout.num_envs * self.rollout.num_steps
+
+    @property
+    def num_iterations(self) -> int:
+        """Iterations to reach total_timesteps; the last one may pass it by less than a batch."""
+        return -(-self.run.total_timesteps // self.batch_size)

@@ -1,0 +1,169 @@
+"""The records that cross module and process borders: data only.
+
+Letters used everywhere: T steps of a fragment, N environments of a worker, W workers, B = T*N*W samples of a batch,
+M samples of a minibatch, *S observation shape, A action size.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Moments(NamedTuple):
+    """Count, mean and sum of squared deviations of samples with shape [*S], in float64.
+
+    A leading axis (one entry per environment) is allowed as long as all three have it.
+
+    Attributes:
+        count: [...] number of samples.
+        mean: [..., *S] their mean.
+        m2: [..., *S] sum of squared deviations from the mean.
+    """
+
+    count: np.ndarray  # type: ignore[assignment]  # the field's word, at the price of tuple.count
+    mean: np.ndarray
+    m2: np.ndarray
+
+
+class EnvSpec(NamedTuple):
+    """What the networks and the collector need to know of an environment; plain values, so it also goes into checkpoints.
+
+    Attributes:
+        id: Gymnasium id.
+        observation_shape: *S.
+        action_shape: shape of the continuous action the environment takes; the networks see it flat, A numbers.
+        action_low: A floats, bounds the environment accepts; -inf where it has none.
+        action_high: A floats.
+        max_episode_steps: env steps after which an episode is truncated; None: never by time.
+    """
+
+    id: str
+    observation_shape: tuple[int, ...]
+    action_shape: tuple[int, ...]
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    max_episode_steps: int | None
+
+    @property
+    def observation_size(self) -> int:
+        """Numbers in one observation."""
+        return math.prod(self.observation_shape)
+
+    @property
+    def action_size(self) -> int:
+        """A, numbers in one action."""
+        return math.prod(self.action_shape)
+
+
+class ParameterSlot(NamedTuple):
+    """Where one named parameter lies in the flat vector: `vector[offset : offset + prod(shape)].reshape(shape)`."""
+
+    name: str
+    shape: tuple[int, ...]
+    offset: int
+
+
+class PolicySpec(NamedTuple):
+    """Everything about a policy that does not change during a run.
+
+    Attributes:
+        env: the environment it acts in.
+        activation: tanh, relu or elu.
+        layout: slots of the flat parameter vector, in order.
+        observation_clip: normalized observations are clipped to +-this; None: observations are not normalized at all.
+    """
+
+    env: EnvSpec
+    activation: str
+    layout: tuple[ParameterSlot, ...]
+    observation_clip: float | None
+
+
+class PolicySnapshot(NamedTuple):
+    """All a worker needs to act, immutable, sent once an iteration.
+
+    Attributes:
+        version: number of updates behind these weights.
+        parameters: [P] float32, every parameter of the networks, laid out by `spec.layout`.
+        obs_moments: of all observations learned from so far; count 0 means "do not normalize yet".
+        spec: the unchanging part.
+    """
+
+    version: int
+    parameters: np.ndarray
+    obs_moments: Moments
+    spec: PolicySpec
+
+
+class EpisodeStats(NamedTuple):
+    """One finished episode.
+
+    Attributes:
+        env_index: global index of the environment.
+        step: timestep t inside the fragment at which it ended.
+        episode_return: sum of raw rewards, undiscounted.
+        length: env steps.
+        terminated: True if it ended by termination, False by truncation.
+    """
+
+    env_index: int
+    step: int
+    episode_return: float
+    length: int
+    terminated: bool
+
+
+class FinalObservations(NamedTuple):
+    """What the truncated episodes of a fragment really ended in, normalized as the policy saw everything else.
+
+    Attributes:
+        steps: [K] int64, timestep t of the truncation.
+        envs: [K] int64, environment n inside the fragment.
+        observations: [K, *S] float32.
+    """
+
+    steps: np.ndarray
+    envs: np.ndarray
+    observations: np.ndarray
+
+
+class Rollout(NamedTuple):
+    """One fragment: T steps of a worker's N environments. Arrays may be read-only (object store).
+
+    Time indexing: `observations[t]` is what `actions[t]` was chosen from; `rewards[t]`, `terminations[t]` and
+    `truncations[t]` are what the environment answered to it.
+
+    Attributes:
+        version: of the snapshot it was collected with.
+        iteration: it was collected for.
+        first_env: global index of environment n = 0; rollouts are sorted by it before learning.
+        observations: [T+1, N, *S] float32, exactly as the policy saw them; the last row is the state after the fragment.
+        actions: [T, N, A] float32, as sampled, before clipping and rescaling.
+        log_probs: [T, N] float32, of those actions under the snapshot's policy, nats.
+        rewards: [T, N] float32, raw.
+        terminations: [T, N] bool.
+        truncations: [T, N] bool; never True where terminations is.
+        final_observations: of the truncated episodes.
+        obs_moments: [N] moments of this fragment's raw observations alone, t = 0..T-1.
+        return_moments: [N] moments of the running discounted return, t = 0..T-1.
+        episodes: that ended in this fragment, in the order (t, n).
+        seconds: wall time of the collection.
+    """
+
+    version: int
+    iteration: int
+    first_env: int
+    observations: np.ndarray
+    actions: np.ndarray
+    log_probs: np.ndarray
+    rewards: np.ndarray
+    terminations: np.ndarray
+    truncations: np.ndarray
+    final_observations: FinalObservations
+    obs_moments: Moments
+    return_moments: Moments
+    episodes: tuple[EpisodeStats, ...]
+    seconds: float
