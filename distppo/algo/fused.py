@@ -1,0 +1,452 @@
+"""A whole PPO epoch over a Gaussian MLP actor-critic as one compiled function with the backward pass in closed form.
+
+On small networks PPO on a CPU is ruled by call overhead, not arithmetic; here an epoch is one call. It computes what the torch step
+computes (a test holds them together over every option), on the same flat vectors.
+
+Activations are stored feature-major, [width, M], so that no product needs a transposed copy and every elementwise loop runs over
+contiguous samples. The layout puts the actor's and the critic's first layers side by side: with separate trunks they are one product.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from distppo.algo.batch import Batch, Coefficients, EpochStats, OptimizerVectors
+from distppo.types import ParameterSlot
+
+ACTIVATION_CODES = {"tanh": 0, "relu": 1, "elu": 2}
+TANH, RELU, ELU = 0, 1, 2
+F32 = np.float32
+LOG_SQRT_2PI = F32(0.5 * math.log(2.0 * math.pi))
+# Without nnan and ninf: a non-finite gradient must be seen.
+FAST = {"contract", "reassoc", "arcp", "nsz"}
+NUM_STATS = len(EpochStats._fields)
+
+
+class Network(NamedTuple):
+    """Shape of the actor-critic and places of its layers in the flat vector, as the kernel reads them.
+
+    Attributes:
+        widths: [L + 1] int64, observation size, then the hidden widths.
+        trunks: 1 (shared) or 2.
+        activation: code.
+        weights: [L] int64, offset of each hidden layer's weight of the first trunk; the second's follows it.
+        biases: [L] int64, likewise.
+        actor_head: offset of the weight; the bias follows it.
+        critic_head: likewise.
+        log_std: offset.
+        actions: A.
+    """
+
+    widths: np.ndarray
+    trunks: int
+    activation: int
+    weights: np.ndarray
+    biases: np.ndarray
+    actor_head: int
+    critic_head: int
+    log_std: int
+    actions: int
+
+
+def network_of(layout: tuple[ParameterSlot, ...], observation_size: int, activation: str) -> Network:
+    """Returns the kernel's description of an MLP actor-critic laid out by `distppo.models.layout.mlp_layout`."""
+    slots = {slot.name: slot for slot in layout}
+    trunk = "trunk" if "trunk.0.weight" in slots else "actor"
+    depth = sum(1 for name in slots if name.startswith(f"{trunk}.") and name.endswith(".weight") and "head" not in name)
+    hidden = [slots[f"{trunk}.{index}.weight"] for index in range(depth)]
+    return Network(
+        widths=np.array([observation_size, *(slot.shape[0] for slot in hidden)], np.int64),
+        trunks=1 if trunk == "trunk" else 2,
+        activation=ACTIVATION_CODES[activation],
+        weights=np.array([slot.offset for slot in hidden], np.int64),
+        biases=np.array([slots[f"{trunk}.{index}.bias"].offset for index in range(depth)], np.int64),
+        actor_head=slots["actor.head.weight"].offset,
+        critic_head=slots["critic.head.weight"].offset,
+        log_std=slots["log_std"].offset,
+        actions=slots["log_std"].shape[0],
+    )
+
+
+def fused_epoch(
+    network: Network, vectors: OptimizerVectors, batch: Batch, permutation: np.ndarray, mini_batch_size: int, coefficients: Coefficients
+) -> EpochStats:
+    """Takes one gradient step per contiguous slice of the permutation, in place.
+
+    Args:
+        network: shape and places.
+        vectors: changed.
+        batch: `previous_log_probs` is changed.
+        permutation: [B] int64, B a multiple of `mini_batch_size`.
+        mini_batch_size: M.
+        coefficients: of this epoch.
+    """
+    floats = np.array(coefficients[:-1], np.float32)
+    sums = _epoch(
+        vectors.parameters,
+        vectors.first_moment,
+        vectors.second_moment,
+        vectors.gradient_steps,
+        network,
+        tuple(batch),
+        permutation,
+        mini_batch_size,
+        floats,
+        coefficients.normalize_advantages,
+    )
+    stats = EpochStats._make(float(x) for x in sums)
+    vectors.gradient_steps += int(stats.tried - stats.skipped)
+    return stats
+
+
+@njit(cache=True, fastmath=FAST, nogil=True)
+def _epoch(parameters, first, second, steps, network, batch, permutation, size, floats, normalize):  # type: ignore[no-untyped-def]
+    observations, actions, log_probs, advantages, returns, values, previous = batch
+    learning_rate, clip, entropy_coef, value_coef, value_clip, max_norm, epsilon = floats
+    widths, trunks = network.widths, network.trunks
+    depth, count = len(widths) - 1, network.actions
+    # Scratch: inputs, hidden activations and their gradients, one block [trunks * width, M] a layer.
+    starts = np.zeros(depth + 1, np.int64)
+    for layer in range(depth):
+        starts[layer + 1] = starts[layer] + trunks * widths[layer + 1] * size
+    hidden, deltas = np.empty(starts[depth], F32), np.empty(starts[depth], F32)
+    inputs = np.empty((widths[0], size), F32)
+    mean, action, mean_delta = np.empty((count, size), F32), np.empty((count, size), F32), np.empty((count, size), F32)
+    value, value_delta, log_prob = np.empty(size, F32), np.empty(size, F32), np.empty(size, F32)
+    advantage, exponents = np.empty(size, F32), np.empty(size, np.int32)
+    gradient = np.empty(parameters.shape[0], F32)
+    sums = np.zeros(NUM_STATS)
+    for start in range(0, len(permutation), size):
+        rows = permutation[start : start + size]
+        _gather(observations, rows, inputs)
+        _gather(actions, rows, action)
+        _forward(parameters, network, inputs, hidden, starts, mean, value, exponents)
+        for i in range(size):
+            advantage[i] = advantages[rows[i]]
+        if normalize:
+            _standardize(advantage)
+        log_std = parameters[network.log_std : network.log_std + count]
+        log_std_gradient = gradient[network.log_std : network.log_std + count]
+        policy_loss, kl, pass_kl, clipped = _policy_gradient(
+            action, mean, log_std, rows, log_probs, previous, advantage, clip, entropy_coef, log_prob, mean_delta, log_std_gradient
+        )
+        value_loss = _value_gradient(value, rows, returns, values, value_clip, value_coef, value_delta)
+        _backward(parameters, gradient, network, inputs, hidden, deltas, starts, mean_delta, value_delta)
+        norm = math.sqrt(_squared_norm(gradient))
+        sums[0] += 1
+        if not math.isfinite(norm):
+            sums[1] += 1
+            continue
+        steps += 1
+        scale = F32(min(1.0, max_norm / (norm + 1e-6)))
+        _adam(parameters, first, second, gradient, scale, steps, learning_rate, epsilon)
+        sums[2] += policy_loss
+        sums[3] += value_loss
+        entropy = 0.0
+        for a in range(count):
+            entropy += log_std[a] + LOG_SQRT_2PI + 0.5
+        sums[4] += entropy
+        sums[5] += kl
+        sums[6] += pass_kl
+        sums[7] += clipped
+        sums[8] += norm
+        sums[9] = max(sums[9], norm)
+    return sums
+
+
+@njit(cache=True, fastmath=FAST, nogil=True)
+def _gather(source, rows, out):  # type: ignore[no-untyped-def]
+    """out[:, i] = source[rows[i]]."""
+    for i in range(len(rows)):
+        row = rows[i]
+        for j in range(out.shape[0]):
+            out[j, i] = source[row, j]
+
+
+@njit(cache=True, fastmath=FAST, nogil=True)
+def _block(vector, offset, rows, columns):  # type: ignore[no-untyped-def]
+    return vector[offset : offset + rows * columns].reshape(rows, columns)
+
+
+@njit(cache=True, fastmath=FAST, nogil=True)
+def _forward(parameters, network, inputs, hidden, starts, mean, value, exponents):  # type: ignore[no-untyped-def]
+    widths, trunks = network.widths, network.trunks
+    depth, size = len(widths) - 1, inputs.shape[1]
+    for layer in range(depth):
+        fan_in, width = widths[layer], widths[layer + 1]
+        if layer == 0:
+            weight = _block(parameters, network.weights[0], trunks * width, fan_in)
+            np.dot(weight, inputs, _block(hidden, starts[0], trunks * width, size))
+        else:
+            for k in range(trunks):
+                weight = _block(parameters, network.weights[layer] + k * width * fan_in, width, fan_in)
+                below = _block(hidden, starts[layer - 1] + k * fan_in * size, fan_in, size)
+                np.dot(weight, below, _block(hidden, starts[layer] + k * width * size, width, size))
+        bias = parameters[network.biases[layer] : network.biases[layer] + trunks * width]
+        _activate(_block(hidden, starts[layer], trunks * width, size), bias, network.activation, exponents)
+    width = widths[depth]
+    for_actor, for_critic = inputs, inputs
+    if depth > 0:
+        for_actor = _block(hidden, starts[depth - 1], width, size)
+        for_critic = _block(hidden, starts[depth - 1] + (trunks - 1) * width * size, width, size)
+    count = mean.shape[0]
+    head = network.actor_head
+    np.dot(_block(parameters, head, count, width), for_actor, mean)
+    for a in range(count):
+        bias_a = parameters[head + count * width + a]
+        for i in range(size):
+            mean[a, i] += bias_a
+    head = network.critic_head
+    np.dot(parameters[head : head + width], for_critic, value)
+    bias_v = parameters[head + width]
+    for i in range(size):
+        value[i] += bias_v
+
+
+@njit(cache=True, fastmath=FAST, nogil=True)
+def _backward(parameters, gradient, network, inputs, hidden, deltas, starts, mean_delta, value_delta):  # type: ignore[no-untyped-def]
+    widths, trunks = network.widths, network.trunks
+    depth, size = len(widths) - 1, inputs.shape[1]
+    width, count = widths[depth], mean_delta.shape[0]
+    for_actor, for_critic = inputs, inputs
+    if depth > 0:
+        for_actor = _block(hidden, starts[depth - 1], width, size)
+        for_critic = _block(hidden, starts[depth - 1] + (trunks - 1) * width * size, width, size)
+    actor, critic = network.actor_head, network.critic_head
+    np.dot(mean_delta, for_actor.T, _block(gradient, actor, count, width))
+    _row_sums(mean_delta, gradient[actor + count * width : actor + count * width + count])
+    np.dot(for_critic, value_delta, gradient[critic : critic + width])
+    gradient[critic + width] = value_delta.sum()
+    if depth == 0:
+        return
+    np.dot(_block(parameters, actor, count, width).T, mean_delta, _block(deltas, starts[depth - 1], width, size))
+    _outer(
+        parameters[critic : critic + width],
+        value_delta,
+        _block(deltas, starts[depth - 1] + (trunks - 1) * width * size, width, size),
+        trunks == 1,
+    )
+    for layer in range(depth - 1, -1, -1):
+        fan_in, width = widths[layer], widths[layer + 1]
+        delta = _block(deltas, starts[layer], trunks * width, size)
+        bias = gradient[network.biases[layer] : network.biases[layer] + trunks * width]
+        _deactivate(delta, _block(hidden, starts[layer], trunks * width, size), network.activation, bias)
+        if layer == 0:
+            np.dot(delta, inputs.T, _block(gradient, network.weights[0], trunks * width, fan_in))
+            continue
+        for k in range(trunks):
+            delta_k = _block(deltas, starts[layer] + k * width * size, width, size)
+            below = _block(hidden, starts[layer - 1] + k * fan_in * size, fan_in, size)
+            offset = network.weights[layer] + k * width * fan_in
+            np.dot(delta_k, below.T, _block(gradient, offset, width, fan_in))
+            np.dot(
+                _block(parameters, offset, width, fan_in).T, delta_k, _block(deltas, starts[layer - 1] + k * fan_in * size, fan_in, size)
+            )
+
+
+@njit(cache=True, fastmath=FAST, nogil=True)
+def _outer(column, row, out, add):  # type: ignore[no-untyped-def]
+    for j in range(out.shape[0]):
+        factor = column[j]
+        if add:
+            for i in range(out.shape[1]):
+                out[j, i] += factor * row[i]
+        else:
+            for i in range(out.shape[1]):
+                out[j, i] = factor * row[i]
+
+
+@njit(cache=True, fastmath=FAST, nogil=True)
+def _row_sums(matrix, out):  # type: ignore[no-untyped-def]
+    for j in range(matrix.shape[0]):
+        total = F32(0)
+        for i in range(matrix.shape[1]):
+            total += matrix[j, i]
+        out[j] = total
+
+
+@njit(cache=True, fastmath=FAST, nogil=True)
+def _activate(block, bias, code, exponents):  # type: ignore[no-untyped-def]
+    for j in range(block.shape[0]):
+        row, b = block[j], bias[j]
+        if code == TANH:
+            for i in range(len(row)):
+                row[i] = _tanh(row[i] + b)
+        elif code == RELU:
+            for i in range(len(row)):
+                row[i] = max(row[i] + b, F32(0))
+        else:
+            for i in range(len(row)):
+                row[i] += b
+            _elu(row, exponents)
+
+
+@njit(cache=True, fastmath=FAST, nogil=True)
+def _deactivate(delta, output, code, bias_gradient):  # type: ignore[no-untyped-def]
+    """delta *= the activation's derivative, from its output; the row sums are the bias's gradient."""
+    for j in range(delta.shape[0]):
+        total = F32(0)
+        d, h = delta[j], output[j]
+        if code == TANH:
+            for i in range(len(d)):
+                x = d[i] * (F32(1) - h[i] * h[i])
+                d[i] = x
+                total += x
+        elif code == RELU:
+            for i in range(len(d)):
+                x = d[i] if h[i] > F32(0) else F32(0)
+                d[i] = x
+                total += x
+        else:
+            for i in range(len(d)):
+                x = d[i] * (F32(1) + min(h[i], F32(0)))
+                d[i] = x
+                total += x
+        bias_gradient[j] = total
+
+
+@njit(cache=True, fastmath=FAST, nogil=True, inline="always")
+def _tanh(x):  # type: ignore[no-untyped-def]
+    """tanh by a rational minimax approximation (odd degree 13 over even degree 6), within 4 float32 ulp; LLVM vectorizes it."""
+    x = min(max(x, F32(-7.90531110763549805)), F32(7.90531110763549805))
+    s = x * x
+    p = F32(-2.76076847742355e-16)
+    p = p * s + F32(2.00018790482477e-13)
+    p = p * s + F32(-8.60467152213735e-11)
+    p = p * s + F32(5.12229709037114e-08)
+    p = p * s + F32(1.48572235717979e-05)
+    p = p * s + F32(6.37261928875436e-04)
+    p = p * s + F32(4.89352455891786e-03)
+    q = F32(1.19825839466702e-06)
+    q = q * s + F32(1.18534705686654e-04)
+    q = q * s + F32(2.26843463243900e-03)
+    q = q * s + F32(4.89352518554385e-03)
+    return x * p / q
+
+
+@njit(cache=True, fastmath=FAST, nogil=True)
+def _elu(row, exponents):  # type: ignore[no-untyped-def]
+    """x where x > 0, else exp(x) - 1: 2^n (1 + expm1(r)) - 1 with x = n log 2 + r, |r| <= log(2) / 2 and a Taylor polynomial in r."""
+    powers = exponents.view(F32)
+    for i in range(len(row)):
+        x = max(min(row[i], F32(0)), F32(-87))
+        n = math.floor(x * F32(1.44269504088896341) + F32(0.5))
+        exponents[i] = (np.int32(n) + np.int32(127)) << np.int32(23)
+    for i in range(len(row)):
+        x = max(min(row[i], F32(0)), F32(-87))
+        n = F32(math.floor(x * F32(1.44269504088896341) + F32(0.5)))
+        r = x - n * F32(0.693359375) + n * F32(2.12194440e-4)
+        p = F32(1.0 / 5040)
+        p = p * r + F32(1.0 / 720)
+        p = p * r + F32(1.0 / 120)
+        p = p * r + F32(1.0 / 24)
+        p = p * r + F32(1.0 / 6)
+        p = p * r + F32(0.5)
+        p = p * r * r + r
+        power = powers[i]
+        row[i] = max(row[i], F32(0)) + (power * p + (power - F32(1)))
+
+
+@njit(cache=True, fastmath=FAST, nogil=True)
+def _standardize(advantage):  # type: ignore[no-untyped-def]
+    size = len(advantage)
+    mean = F32(0)
+    for i in range(size):
+        mean += advantage[i]
+    mean /= F32(size)
+    square = F32(0)
+    for i in range(size):
+        square += (advantage[i] - mean) ** 2
+    scale = F32(1) / (F32(math.sqrt(square / F32(size - 1))) + F32(1e-8))
+    for i in range(size):
+        advantage[i] = (advantage[i] - mean) * scale
+
+
+@njit(cache=True, fastmath=FAST, nogil=True)
+def _policy_gradient(  # type: ignore[no-untyped-def]
+    action, mean, log_std, rows, old_log_probs, previous, advantage, clip, entropy_coef, log_prob, mean_delta, log_std_gradient
+):
+    """Writes d loss / d mean and d loss / d log_std; returns the surrogate loss, the two KLs and the clip fraction."""
+    count, size = action.shape
+    constant = F32(0)
+    for a in range(count):
+        constant -= log_std[a] + LOG_SQRT_2PI
+    for i in range(size):
+        log_prob[i] = constant
+    for a in range(count):
+        inverse_std = F32(math.exp(-log_std[a]))
+        for i in range(size):
+            z = (action[a, i] - mean[a, i]) * inverse_std
+            mean_delta[a, i] = z
+            log_prob[i] -= F32(0.5) * z * z
+    loss, kl, pass_kl, clipped = 0.0, 0.0, 0.0, 0.0
+    for i in range(size):
+        row = rows[i]
+        log_ratio = log_prob[i] - old_log_probs[row]
+        excess = F32(math.expm1(log_ratio))
+        kl += excess - log_ratio
+        step = log_prob[i] - previous[row]
+        pass_kl += F32(math.expm1(step)) - step
+        previous[row] = log_prob[i]
+        clipped += abs(excess) > clip
+        ratio = F32(1) + excess
+        unclipped_objective = ratio * advantage[i]
+        clipped_objective = min(max(ratio, F32(1) - clip), F32(1) + clip) * advantage[i]
+        loss -= min(unclipped_objective, clipped_objective)
+        # From here on log_prob holds d loss / d log_prob.
+        # (Written so that a NaN takes the branch that keeps it.)
+        log_prob[i] = F32(0) if unclipped_objective > clipped_objective else -unclipped_objective / F32(size)
+    for a in range(count):
+        inverse_std = F32(math.exp(-log_std[a]))
+        total = F32(0)
+        for i in range(size):
+            z = mean_delta[a, i]
+            mean_delta[a, i] = log_prob[i] * z * inverse_std
+            total += log_prob[i] * (z * z - F32(1))
+        log_std_gradient[a] = total - entropy_coef
+    return loss / size, kl / size, pass_kl / size, clipped / size
+
+
+@njit(cache=True, fastmath=FAST, nogil=True)
+def _value_gradient(value, rows, returns, old_values, value_clip, value_coef, value_delta):  # type: ignore[no-untyped-def]
+    """Writes d loss / d value; returns the mean (clipped) squared error."""
+    size = len(value)
+    loss = 0.0
+    factor = F32(2) * value_coef / F32(size)
+    for i in range(size):
+        target, old = returns[rows[i]], old_values[rows[i]]
+        error = value[i] - target
+        moved = old + min(max(value[i] - old, -value_clip), value_clip) - target
+        # Inside the bound both predictions are the same number, up to rounding. (And a NaN takes the branch that keeps it.)
+        if abs(value[i] - old) > value_clip and error * error < moved * moved:
+            value_delta[i] = F32(0)
+            loss += moved * moved
+        else:
+            value_delta[i] = factor * error
+            loss += error * error
+    return loss / size
+
+
+@njit(cache=True, fastmath=FAST, nogil=True)
+def _squared_norm(gradient):  # type: ignore[no-untyped-def]
+    total = F32(0)
+    for i in range(len(gradient)):
+        total += gradient[i] * gradient[i]
+    return total
+
+
+@njit(cache=True, fastmath=FAST, nogil=True)
+def _adam(parameters, first, second, gradient, scale, step, learning_rate, epsilon):  # type: ignore[no-untyped-def]
+    """Kingma, Ba: "Adam" (2014), with the bias corrections arranged as in torch.optim.Adam."""
+    step_size = F32(learning_rate / (1.0 - 0.9**step))
+    correction = F32(1.0 / math.sqrt(1.0 - 0.999**step))
+    for i in range(len(parameters)):
+        g = gradient[i] * scale
+        m = F32(0.9) * first[i] + F32(0.1) * g
+        v = F32(0.999) * second[i] + F32(0.001) * g * g
+        first[i], second[i] = m, v
+        parameters[i] -= step_size * m / (F32(math.sqrt(v)) * correction + epsilon)

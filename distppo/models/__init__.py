@@ -1,0 +1,1 @@
+"""Networks. `actor_critic` needs torch; `layout` and `numpy_policy` do not."""
