@@ -1,0 +1,322 @@
+"""The central learner: turns an iteration's rollouts into new weights, and owns the whole truth of a run."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from distppo.algo.batch import EMPTY_STATS, Batch, Coefficients, EpochStats, OptimizerVectors
+from distppo.algo.diagnostics import explained_variance, ratio_error
+from distppo.algo.gae import gae
+from distppo.algo.moments import empty_moments, merge, merge_all, moments_of, standard_deviation
+from distppo.algo.schedules import kl_adapted_rate, scheduled_rate
+from distppo.algo.seeding import Purpose, env_seed, stream
+from distppo.config.schema import Config
+from distppo.errors import UserError
+from distppo.learner.fragments import Fragments, join_rollouts
+from distppo.learner.steps import make_step, split_parameters
+from distppo.models.actor_critic import ActorCritic, initial_parameters
+from distppo.types import EnvSpec, Moments, PolicySnapshot, PolicySpec, Rollout
+
+RATIO_TOLERANCE = 1e-2
+"""Largest |ratio - 1| before the first gradient step that float32 can explain; beyond it, learner and workers hold different policies."""
+RATIO_SAMPLE = 512
+
+
+class Targets(NamedTuple):
+    """What the current critic says of an iteration, in units of scaled reward.
+
+    Attributes:
+        values: [T, N] V(s_t).
+        advantages: [T, N].
+        returns: [T, N] lambda-returns, A + V.
+    """
+
+    values: np.ndarray
+    advantages: np.ndarray
+    returns: np.ndarray
+
+
+class Learner:
+    """PPO on one iteration at a time.
+
+    Args:
+        config: of the run.
+        env: spec of its environment.
+    """
+
+    def __init__(self, config: Config, env: EnvSpec) -> None:
+        torch.set_num_threads(config.learner.threads or 1)
+        torch.set_flush_denormal(True)
+        self.config = config
+        self.version = 0
+        self.env_steps = 0
+        self._epochs_done = 0
+        self._learning_rate = config.ppo.learning_rate
+        self._network = ActorCritic(env, config.network)
+        clip = config.normalization.observation_clip if config.normalization.observations else None
+        self._spec = PolicySpec(env, config.network.activation, self._network.layout, clip)
+        parameters = initial_parameters(env, config.network, env_seed(config.run.seed, Purpose.NETWORK_INIT))
+        self._vectors = OptimizerVectors(parameters, np.zeros_like(parameters), np.zeros_like(parameters))
+        self._step = make_step(config.learner, config.network, env)
+        self._moments = {
+            "obs_moments": empty_moments(env.observation_shape),
+            "return_moments": empty_moments(()),
+            "value_moments": empty_moments(()),
+        }
+
+    @property
+    def step_name(self) -> str:
+        """Which implementation of the inner step runs: fused, torch or compiled."""
+        return self._step.name
+
+    def warm_up(self) -> None:
+        """Compiles what an update needs, on zeros, so that the first one does not wait; changes nothing."""
+        size, env = self.config.ppo.mini_batch_size, self._spec.env
+        zeros, flags = np.zeros((2, 1), np.float32), np.zeros((2, 1), bool)
+        gae(zeros, zeros, zeros, flags, flags, gamma=0.0, gae_lambda=0.0)
+        column = np.zeros(size, np.float32)
+        batch = Batch(
+            observations=np.zeros((size, env.observation_size), np.float32),
+            actions=np.zeros((size, env.action_size), np.float32),
+            log_probs=column,
+            advantages=column,
+            returns=column,
+            values=column,
+            previous_log_probs=column.copy(),
+        )
+        parameters = self._vectors.parameters
+        vectors = OptimizerVectors(parameters.copy(), np.zeros_like(parameters), np.zeros_like(parameters))
+        self._step.epoch(vectors, batch, np.arange(size), size, self._coefficients())
+
+    def snapshot(self) -> PolicySnapshot:
+        """Returns the current policy as a value of its own."""
+        return PolicySnapshot(self.version, self._vectors.parameters.copy(), self._moments["obs_moments"], self._spec)
+
+    def update(self, *rollouts: Rollout) -> tuple[PolicySnapshot, dict[str, float]]:
+        """Learns from one iteration.
+
+        Args:
+            rollouts: one per worker, in any order; together they hold every environment once.
+
+        Returns:
+            The next snapshot and this update's metrics, keyed as in docs/metrics.md.
+
+        Raises:
+            UserError: the losses or the weights are no longer finite.
+        """
+        started = time.perf_counter()
+        staleness = self._staleness(rollouts)
+        fragments = join_rollouts(rollouts, num_envs=self.config.rollout.num_envs, version=self.version - staleness)
+        reward_scale = self._merge_returns(fragments)
+        rewards = fragments.rewards / np.float32(reward_scale)
+        targets = self._targets(fragments, rewards)
+        batch = self._batch(fragments, targets)
+        error = self._ratio_error(batch) if staleness == 0 else 0.0
+        stats, epochs = self._run_epochs(batch, fragments, rewards)
+        self._check_finite(stats)
+        self._moments["obs_moments"] = merge_all(self._moments["obs_moments"], fragments.obs_moments)
+        self.version += 1
+        self.env_steps += rewards.size
+        self._epochs_done += epochs
+        metrics = self._metrics(stats, targets, epochs) | {
+            "dist/ratio_error": error,
+            "dist/staleness": float(staleness),
+            "dist/reward_scale": reward_scale,
+            "dist/learner_seconds": time.perf_counter() - started,
+        }
+        return self.snapshot(), metrics
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Returns everything a run is, as (arrays, plain values): with it and the rollouts to come, training continues bit for bit."""
+        arrays = {
+            "parameters": self._vectors.parameters.copy(),
+            "adam/first_moment": self._vectors.first_moment.copy(),
+            "adam/second_moment": self._vectors.second_moment.copy(),
+        }
+        for name, moments in self._moments.items():
+            arrays |= {f"{name}/{field}": np.asarray(value) for field, value in moments._asdict().items()}
+        values = {
+            "version": self.version,
+            "env_steps": self.env_steps,
+            "epochs_done": self._epochs_done,
+            "gradient_steps": self._vectors.gradient_steps,
+            "learning_rate": self._learning_rate,
+        }
+        return arrays, values
+
+    def load_state(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
+        """Takes over what `state` returned.
+
+        Raises:
+            UserError: an array is missing or its shape belongs to another network or environment.
+        """
+        for name, mine in self.state()[0].items():
+            if name not in arrays:
+                raise UserError(f"the checkpoint has no array {name!r}")
+            if arrays[name].shape != mine.shape:
+                raise UserError(
+                    f"the checkpoint's {name} has shape {arrays[name].shape}, this run's network and environment need {mine.shape}"
+                )
+        self._vectors.parameters[...] = arrays["parameters"]
+        self._vectors.first_moment[...] = arrays["adam/first_moment"]
+        self._vectors.second_moment[...] = arrays["adam/second_moment"]
+        self._vectors.gradient_steps = values["gradient_steps"]
+        for name in self._moments:
+            self._moments[name] = Moments(*(np.array(arrays[f"{name}/{field}"]) for field in Moments._fields))
+        self.version, self.env_steps = values["version"], values["env_steps"]
+        self._epochs_done, self._learning_rate = values["epochs_done"], values["learning_rate"]
+
+    def _staleness(self, rollouts: Sequence[Rollout]) -> int:
+        """Returns by how many versions the data is older than the weights: 0 in sync mode, at most 1 in overlap mode."""
+        staleness = self.version - rollouts[0].version
+        allowed = (0, 1) if self.config.rollout.mode == "overlap" else (0,)
+        assert staleness in allowed, f"data of policy version {rollouts[0].version} reached the learner at version {self.version}"
+        return staleness
+
+    def _merge_returns(self, fragments: Fragments) -> float:
+        """Merges the discounted returns and returns the std that rewards are divided by (1 where they are not)."""
+        self._moments["return_moments"] = merge_all(self._moments["return_moments"], fragments.return_moments)
+        if not self.config.normalization.rewards:
+            return 1.0
+        return float(standard_deviation(self._moments["return_moments"]))
+
+    def _targets(self, fragments: Fragments, rewards: np.ndarray) -> Targets:
+        ppo, final = self.config.ppo, fragments.final_observations
+        values = self._values(fragments.observations)
+        next_values = values[1:].copy()
+        next_values[final.steps, final.envs] = self._values(final.observations)
+        advantages = gae(
+            rewards,
+            values[:-1],
+            next_values,
+            fragments.terminations,
+            fragments.truncations,
+            gamma=ppo.gamma,
+            gae_lambda=ppo.gae_lambda,
+        )
+        return Targets(values[:-1], advantages, advantages + values[:-1])
+
+    def _values(self, observations: np.ndarray) -> np.ndarray:
+        """Returns V of observations [..., S] in units of scaled reward, [...] float32."""
+        with torch.inference_mode():
+            parameters = split_parameters(torch.from_numpy(self._vectors.parameters), self._spec.layout)
+            values = self._network.value(parameters, torch.from_numpy(observations).flatten(0, -2)).numpy()
+        shift, scale = self._value_units()
+        return (values * scale + shift).reshape(observations.shape[:-1])
+
+    def _value_units(self) -> tuple[np.float32, np.float32]:
+        """Returns (shift, scale) with value = shift + scale x critic output."""
+        if not self.config.normalization.values:
+            return np.float32(0), np.float32(1)
+        moments = self._moments["value_moments"]
+        return np.float32(moments.mean), np.float32(standard_deviation(moments))
+
+    def _batch(self, fragments: Fragments, targets: Targets) -> Batch:
+        if self.config.normalization.values:
+            self._moments["value_moments"] = merge(self._moments["value_moments"], moments_of(targets.returns.reshape(-1)))
+        log_probs = fragments.log_probs.reshape(-1)
+        observations = fragments.observations[:-1]
+        batch = Batch(
+            observations=observations.reshape(-1, observations.shape[-1]),
+            actions=fragments.actions.reshape(len(log_probs), -1),
+            log_probs=log_probs,
+            advantages=log_probs,
+            returns=log_probs,
+            values=log_probs,
+            previous_log_probs=log_probs.copy(),
+        )
+        return self._with_targets(batch, targets)
+
+    def _with_targets(self, batch: Batch, targets: Targets) -> Batch:
+        """Returns the batch with these advantages, returns and values, the latter two in the critic's units."""
+        advantages = targets.advantages.reshape(-1)
+        if self.config.ppo.advantage_normalization == "batch":
+            advantages = (advantages - advantages.mean()) / (advantages.std(ddof=1) + np.float32(1e-8))
+        shift, scale = self._value_units()
+        returns, values = ((array.reshape(-1) - shift) / scale for array in (targets.returns, targets.values))
+        return batch._replace(advantages=advantages, returns=returns, values=values)
+
+    def _ratio_error(self, batch: Batch) -> float:
+        """Checks on a sample that learner and workers act alike: before the first gradient step every ratio is 1."""
+        sample = slice(None, None, max(1, len(batch.log_probs) // RATIO_SAMPLE))
+        with torch.inference_mode():
+            parameters = split_parameters(torch.from_numpy(self._vectors.parameters), self._spec.layout)
+            policy = self._network.distribution(parameters, torch.from_numpy(batch.observations[sample]))
+            log_probs = policy.log_prob(torch.from_numpy(batch.actions[sample])).numpy()
+        error = ratio_error(log_probs, batch.log_probs[sample])
+        assert error < RATIO_TOLERANCE, f"ratio {1 + error:.4f} before the first gradient step: the workers acted with another policy"
+        return error
+
+    def _run_epochs(self, batch: Batch, fragments: Fragments, rewards: np.ndarray) -> tuple[EpochStats, int]:
+        """Makes the shuffled passes; returns their sums and how many were made."""
+        ppo = self.config.ppo
+        if ppo.lr_schedule != "kl":
+            self._learning_rate = scheduled_rate(ppo.lr_schedule, ppo.learning_rate, self.env_steps / self.config.run.total_timesteps)
+        shuffle = stream(self.config.run.seed, Purpose.MINIBATCHES, self.version)
+        total = EMPTY_STATS
+        for epoch in range(ppo.epochs):
+            if epoch > 0 and ppo.recompute_advantages:
+                batch = self._with_targets(batch, self._targets(fragments, rewards))
+            permutation = shuffle.permutation(len(batch.log_probs))
+            stats = self._step.epoch(self._vectors, batch, permutation, ppo.mini_batch_size, self._coefficients())
+            total = total.merged(stats)
+            if ppo.lr_schedule == "kl":
+                self._learning_rate = kl_adapted_rate(self._learning_rate, stats.mean("pass_kl"), ppo.lr_schedule_kl)
+            if ppo.target_kl is not None and stats.mean("approx_kl") > ppo.target_kl:
+                break
+        return total, epoch + 1
+
+    def _coefficients(self) -> Coefficients:
+        ppo = self.config.ppo
+        return Coefficients(
+            learning_rate=self._learning_rate,
+            clip_epsilon=ppo.clip_epsilon,
+            entropy_coef=ppo.entropy_coef,
+            value_loss_coef=ppo.value_loss_coef,
+            value_clip=math.inf if ppo.value_clip is None else ppo.value_clip,
+            max_grad_norm=math.inf if ppo.max_grad_norm is None else ppo.max_grad_norm,
+            adam_epsilon=ppo.adam_epsilon,
+            normalize_advantages=ppo.advantage_normalization == "minibatch",
+        )
+
+    def _check_finite(self, stats: EpochStats) -> None:
+        if stats.skipped == stats.tried or not np.isfinite(self._vectors.parameters).all():
+            raise UserError(
+                f"update {self.version + 1} diverged: {int(stats.skipped)} of {int(stats.tried)} gradients were not finite. "
+                "The last checkpoint is intact; lower ppo.learning_rate or ppo.max_grad_norm, or turn on normalization.rewards"
+            )
+
+    def _metrics(self, stats: EpochStats, targets: Targets, epochs: int) -> dict[str, float]:
+        ppo = self.config.ppo
+        policy_loss, value_loss, entropy = (stats.mean(name) for name in ("policy_loss", "value_loss", "entropy"))
+        log_std = self._vectors.parameters[self._spec.layout[-1].offset :]
+        return {
+            "train/approx_kl": stats.mean("approx_kl"),
+            "train/clip_fraction": stats.mean("clip_fraction"),
+            "train/policy_gradient_loss": policy_loss,
+            "train/value_loss": value_loss,
+            "train/entropy_loss": -entropy,
+            "train/loss": policy_loss + ppo.value_loss_coef * value_loss - ppo.entropy_coef * entropy,
+            "train/grad_norm": stats.mean("grad_norm"),
+            "train/grad_norm_max": stats.grad_norm_max,
+            "train/explained_variance": explained_variance(targets.values, targets.returns),
+            "train/learning_rate": self._learning_rate,
+            "train/clip_range": ppo.clip_epsilon,
+            "train/std": float(np.exp(log_std).mean()),
+            "train/epochs": float(epochs),
+            "train/n_updates": float(self._epochs_done),
+            "train/gradient_steps": float(self._vectors.gradient_steps),
+            "train/skipped_steps": stats.skipped,
+            "value/mean": float(targets.values.mean()),
+            "value/return_mean": float(targets.returns.mean()),
+            "value/return_std": float(targets.returns.std()),
+            "value/advantage_std": float(targets.advantages.std()),
+            "dist/policy_version": float(self.version),
+            "dist/obs_count": float(self._moments["obs_moments"].count),
+        }

@@ -1,0 +1,155 @@
+"""The fused kernel, the eager and the compiled torch step are one step: same vectors, same stats, for every option."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from distppo.algo.batch import Batch, Coefficients, OptimizerVectors
+from distppo.config import LearnerConfig, NetworkConfig
+from distppo.learner.steps import FusedStep, TorchStep, make_step
+from distppo.models.actor_critic import ActorCritic, initial_parameters
+from distppo.types import EnvSpec
+
+ENV = EnvSpec("test", (5,), (3,), (-1.0,) * 3, (1.0,) * 3, 100)
+DEFAULT = Coefficients(
+    learning_rate=1e-3,
+    clip_epsilon=0.2,
+    entropy_coef=0.01,
+    value_loss_coef=0.5,
+    value_clip=math.inf,
+    max_grad_norm=0.5,
+    adam_epsilon=1e-5,
+    normalize_advantages=True,
+)
+
+
+def batch_of(network: NetworkConfig, parameters: np.ndarray, size: int, seed: int = 0) -> Batch:
+    """A batch whose behaviour policy is near the parameters', so that some ratios are clipped and most are not."""
+    rng = np.random.default_rng(seed)
+    observations = rng.standard_normal((size, ENV.observation_size)).astype(np.float32)
+    model = ActorCritic(ENV, network)
+    from distppo.learner.steps import split_parameters
+
+    with torch.no_grad():
+        policy, values = model.evaluate(split_parameters(torch.from_numpy(parameters), model.layout), torch.from_numpy(observations))
+        actions = policy.mean + policy.log_std.exp() * torch.from_numpy(rng.standard_normal((size, ENV.action_size)).astype(np.float32))
+        log_probs = policy.log_prob(actions).numpy() + rng.normal(0, 0.15, size).astype(np.float32)
+    returns = (values.numpy() + rng.standard_normal(size)).astype(np.float32)
+    advantages = rng.standard_normal(size).astype(np.float32)
+    return Batch(observations, actions.numpy(), log_probs, advantages, returns, values.numpy(), log_probs.copy())
+
+
+def run(step, network, coefficients, *, epochs=4, size=256, mini_batch_size=32):
+    parameters = initial_parameters(ENV, network, 3)
+    vectors = OptimizerVectors(parameters, np.zeros_like(parameters), np.zeros_like(parameters))
+    batch = batch_of(network, parameters, size)
+    shuffle = np.random.default_rng(1)
+    stats = [step.epoch(vectors, batch, shuffle.permutation(size), mini_batch_size, coefficients) for _ in range(epochs)]
+    return vectors, stats, batch.previous_log_probs
+
+
+def assert_same(network: NetworkConfig, coefficients: Coefficients, **sizes: int) -> None:
+    torch_step = TorchStep(ActorCritic(ENV, network), torch.device("cpu"), compiled=False)
+    expected, expected_stats, expected_previous = run(torch_step, network, coefficients, **sizes)
+    actual, stats, previous = run(FusedStep(network, ENV), network, coefficients, **sizes)
+    assert actual.gradient_steps == expected.gradient_steps > 0
+    np.testing.assert_allclose(actual.parameters, expected.parameters, atol=3e-5)
+    np.testing.assert_allclose(actual.first_moment, expected.first_moment, atol=3e-5)
+    np.testing.assert_allclose(actual.second_moment, expected.second_moment, atol=3e-6)
+    np.testing.assert_allclose(previous, expected_previous, atol=1e-3)
+    np.testing.assert_allclose(stats, expected_stats, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "elu"])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("hidden_sizes", [(), (16,), (16, 16), (24, 8, 12)])
+def test_fused_equals_torch_for_every_network(activation, shared, hidden_sizes):
+    assert_same(NetworkConfig(hidden_sizes=hidden_sizes, activation=activation, shared=shared, initial_log_std=-0.3), DEFAULT)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalize_advantages": False},
+        {"value_clip": 0.2},
+        {"max_grad_norm": math.inf},
+        {"max_grad_norm": 0.01},
+        {"entropy_coef": 0.0},
+        {"value_loss_coef": 0.0},
+        {"clip_epsilon": 0.02},
+        {"learning_rate": 0.0},
+    ],
+)
+def test_fused_equals_torch_for_every_loss_option(change):
+    assert_same(NetworkConfig(hidden_sizes=(16, 16)), DEFAULT._replace(**change))
+
+
+def test_fused_equals_torch_after_a_thousand_gradient_steps():
+    network = NetworkConfig(hidden_sizes=(16, 16))
+    assert_same(network, DEFAULT._replace(learning_rate=1e-4), epochs=125)
+
+
+@pytest.mark.parametrize("name", ["fused", "torch"])
+def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(name):
+    network = NetworkConfig(hidden_sizes=(8,))
+    parameters = initial_parameters(ENV, network, 0)
+    vectors = OptimizerVectors(parameters.copy(), np.zeros_like(parameters), np.zeros_like(parameters))
+    batch = batch_of(network, parameters, 64)
+    batch.advantages[:32] = np.nan
+    step = make_step(LearnerConfig(step=name), network, ENV)
+    stats = step.epoch(vectors, batch, np.arange(64), 32, DEFAULT)
+    assert (stats.tried, stats.skipped, vectors.gradient_steps) == (2, 1, 1)
+    assert np.isfinite(vectors.parameters).all()
+    assert np.isfinite(stats).all()
+    clean = OptimizerVectors(parameters.copy(), np.zeros_like(parameters), np.zeros_like(parameters))
+    step.epoch(clean, Batch(*(array[32:] for array in batch)), np.arange(32), 32, DEFAULT)
+    np.testing.assert_allclose(vectors.parameters, clean.parameters, atol=1e-7)
+
+
+def test_adam_and_the_norm_clip_are_torch_s():
+    network = NetworkConfig(hidden_sizes=(8,))
+    parameters = initial_parameters(ENV, network, 0)
+    vectors = OptimizerVectors(parameters.copy(), np.zeros_like(parameters), np.zeros_like(parameters))
+    batch = batch_of(network, parameters, 32)
+    model = ActorCritic(ENV, network)
+    from distppo.algo import losses
+    from distppo.learner.steps import split_parameters
+
+    leaf = torch.from_numpy(parameters.copy()).requires_grad_()
+    optimizer = torch.optim.Adam([leaf], lr=DEFAULT.learning_rate, eps=DEFAULT.adam_epsilon)
+    for _ in range(20):
+        policy, values = model.evaluate(split_parameters(leaf, model.layout), torch.from_numpy(batch.observations))
+        log_ratio = policy.log_prob(torch.from_numpy(batch.actions)) - torch.from_numpy(batch.log_probs)
+        loss = (
+            losses.clipped_surrogate_loss(log_ratio, losses.normalize_advantages(torch.from_numpy(batch.advantages)), torch.tensor(0.2))
+            + 0.5 * losses.value_loss(values, torch.from_numpy(batch.returns))
+            - 0.01 * policy.entropy()
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_([leaf], DEFAULT.max_grad_norm)
+        optimizer.step()
+    step = FusedStep(network, ENV)
+    for _ in range(20):
+        step.epoch(vectors, batch, np.arange(32), 32, DEFAULT)
+    np.testing.assert_allclose(vectors.parameters, leaf.detach().numpy(), atol=2e-6)
+
+
+def test_auto_takes_the_kernel_on_a_cpu_and_torch_when_compilation_is_asked_for():
+    network = NetworkConfig(hidden_sizes=(8,))
+    assert make_step(LearnerConfig(), network, ENV).name == "fused"
+    assert make_step(LearnerConfig(step="torch"), network, ENV).name == "torch"
+    assert make_step(LearnerConfig(compile=True), network, ENV).name == "compiled"
+
+
+@pytest.mark.slow
+def test_the_compiled_step_equals_the_eager_one():
+    network = NetworkConfig(hidden_sizes=(16, 16))
+    eager = run(TorchStep(ActorCritic(ENV, network), torch.device("cpu"), compiled=False), network, DEFAULT)
+    compiled = run(TorchStep(ActorCritic(ENV, network), torch.device("cpu"), compiled=True), network, DEFAULT)
+    np.testing.assert_allclose(compiled[0].parameters, eager[0].parameters, atol=1e-5)
+    np.testing.assert_allclose(compiled[1], eager[1], rtol=1e-3, atol=1e-3)
