@@ -1,0 +1,167 @@
+"""Finding and loading checkpoints. Nothing here writes, so a run in progress can be read at any time."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distppo.checkpoint.content import decode_arrays
+from distppo.checkpoint.foreign import explain_foreign
+from distppo.checkpoint.manifest import (
+    ADVICE,
+    ARRAYS_SUFFIX,
+    MANIFEST_NAME,
+    STATE_NAME,
+    FileEntry,
+    Manifest,
+    describe_file,
+    parse_json,
+    read_file,
+    read_manifest,
+)
+from distppo.errors import CheckpointError
+
+CHECKPOINTS = "checkpoints"
+BEST = "best"
+LATEST = "latest"
+RETIRED = ".old"
+
+_NAME = re.compile(r"(ckpt_[0-9]{8,})(\.old)?")
+_MAX_POINTER_BYTES = 256
+
+
+class CheckpointInfo(NamedTuple):
+    """A checkpoint by its manifest, its files unread.
+
+    Attributes:
+        iteration: iterations behind it.
+        env_steps: env steps learned from.
+        path: its directory.
+        serial: counts the saves of the run; the largest is the newest.
+        saved_at: UTC, ISO 8601; sorts as text.
+    """
+
+    iteration: int
+    env_steps: int
+    path: Path
+    serial: int
+    saved_at: str
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint in memory, every byte of it verified.
+
+    Attributes:
+        path: directory it came from.
+        iteration: iterations behind it.
+        env_steps: env steps learned from.
+        arrays: file stem -> array name -> array, writable.
+        state: the rest.
+    """
+
+    path: Path
+    iteration: int
+    env_steps: int
+    arrays: dict[str, dict[str, np.ndarray]]
+    state: dict[str, Any]
+
+
+def checkpoint_name(iteration: int) -> str:
+    """Name of the directory of this iteration's checkpoint."""
+    return f"ckpt_{iteration:08d}"
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Loads a checkpoint directory, trusting nothing before its manifest and executing nothing.
+
+    Raises:
+        CheckpointError: It is missing, foreign, incomplete, damaged or of a newer format. The message names the file and what to do.
+    """
+    directory = Path(path)
+    if not os.path.lexists(directory / MANIFEST_NAME):
+        raise CheckpointError(explain_foreign(directory))
+    manifest = read_manifest(directory)
+    contents = {name: _read_verified(directory / name, entry) for name, entry in manifest.files.items()}
+    state = parse_json(contents.pop(STATE_NAME), directory / STATE_NAME)
+    arrays = {name.removesuffix(ARRAYS_SUFFIX): decode_arrays(data, directory / name) for name, data in contents.items()}
+    return Checkpoint(directory, manifest.iteration, manifest.env_steps, arrays, state)
+
+
+def scan_run(run_directory: Path) -> tuple[list[CheckpointInfo], list[str]]:
+    """Checkpoints with a sound manifest, oldest save first, and what is wrong with the others."""
+    directory = Path(run_directory) / CHECKPOINTS
+    found, problems = [], []
+    for name in sorted(_names(directory)):
+        path = directory / name
+        try:
+            found.append(_info(path, read_manifest(path)))
+        except CheckpointError as error:
+            problems.append(str(error))
+    return sorted(found, key=lambda info: (info.serial, info.iteration)), problems
+
+
+def list_checkpoints(run_directory: Path) -> list[CheckpointInfo]:
+    """The checkpoints of a run in the order they were saved; what has no sound manifest is left out."""
+    return scan_run(run_directory)[0]
+
+
+def best_checkpoint(run_directory: Path) -> CheckpointInfo | None:
+    """The checkpoint that `best` points to; None if it points nowhere."""
+    return _pointed_to(run_directory, BEST)
+
+
+def load_latest_valid(run_directory: Path) -> tuple[Checkpoint, list[str]]:
+    """Loads the newest checkpoint of a run that is whole.
+
+    Returns:
+        The checkpoint, and a message for each damaged one found; empty when all is well.
+
+    Raises:
+        CheckpointError: There is none. The message has what is wrong with each.
+    """
+    found, problems = scan_run(run_directory)
+    for info in reversed(found):
+        try:
+            return load_checkpoint(info.path), problems
+        except CheckpointError as error:
+            problems.append(str(error))
+    if problems:
+        raise CheckpointError("\n".join([f"{run_directory}: no checkpoint of this run can be loaded:", *problems]))
+    raise CheckpointError(explain_foreign(Path(run_directory)))
+
+
+def _read_verified(path: Path, entry: FileEntry) -> bytes:
+    data = read_file(path, limit=entry.size)
+    if len(data) < entry.size:
+        raise CheckpointError(f"{path}: cut short, {len(data):,} of {entry.size:,} bytes. {ADVICE}")
+    if describe_file(data) != entry:
+        raise CheckpointError(f"{path}: damaged, its SHA-256 is not the one in {MANIFEST_NAME}. {ADVICE}")
+    return data
+
+
+def _names(directory: Path) -> list[str]:
+    """Names that a checkpoint can have. One set aside to be replaced counts as long as its replacement is not there."""
+    try:
+        present = set(os.listdir(directory))
+    except OSError:
+        return []
+    matches = [match for match in map(_NAME.fullmatch, present) if match]
+    return [match[0] for match in matches if not (match[2] and match[1] in present)]
+
+
+def _info(path: Path, manifest: Manifest) -> CheckpointInfo:
+    return CheckpointInfo(manifest.iteration, manifest.env_steps, path, manifest.serial, manifest.saved_at)
+
+
+def _pointed_to(run_directory: Path, pointer: str) -> CheckpointInfo | None:
+    directory = Path(run_directory) / CHECKPOINTS
+    try:
+        name = read_file(directory / pointer, limit=_MAX_POINTER_BYTES).decode("ascii", "replace").strip()
+    except CheckpointError:
+        return None
+    found = (info for info in list_checkpoints(run_directory) if info.path.name.removesuffix(RETIRED) == name)
+    return next(found, None)

@@ -1,0 +1,24 @@
+"""Metrics of a run: what they are called, how they are accumulated, where they are written.
+
+`metrics.jsonl` is the source of truth; `progress.csv` and the TensorBoard events are views of it.
+"""
+
+from distppo.metrics.accumulate import PHASES, EpisodeWindow, Mean, PhaseTimer
+from distppo.metrics.jsonl import METRICS_FILE, read_metrics
+from distppo.metrics.keys import EVENTS, KEYS
+from distppo.metrics.machine import machine_info
+from distppo.metrics.writer import RunWriter, write_summary
+
+__all__ = [
+    "EVENTS",
+    "KEYS",
+    "METRICS_FILE",
+    "PHASES",
+    "EpisodeWindow",
+    "Mean",
+    "PhaseTimer",
+    "RunWriter",
+    "machine_info",
+    "read_metrics",
+    "write_summary",
+]
