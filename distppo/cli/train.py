@@ -1,0 +1,66 @@
+"""`train`: trains a policy, or goes on with a run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from distppo.cli.parser import Parser
+from distppo.cli.settings import add_setting_flags, read_setting_flags
+
+if TYPE_CHECKING:
+    from distppo.runtime.train import TrainResult
+
+
+def main(argv: Sequence[str], program: str) -> int:
+    """Runs the command.
+
+    Raises:
+        UserError: an argument, a setting, the environment or a checkpoint is wrong.
+    """
+    parser = _parser(program)
+    arguments = parser.read(argv)
+    if arguments.checkpoint is not None and arguments.resume is not None:
+        parser.error(f"--checkpoint {arguments.checkpoint} and --resume {arguments.resume} both name what to continue from: give one")
+    resume = arguments.resume if arguments.checkpoint is None else arguments.checkpoint
+    if resume is not None and not resume.strip():
+        parser.error("what to continue from is empty: give a path, the name of a run, or latest")
+    config, overrides = read_setting_flags(arguments, check=resume is None)
+
+    from distppo.runtime.train import train
+
+    progress = False if arguments.no_progress else None
+    result = train(config, resume=resume, address=arguments.address, progress=progress, overrides=overrides)
+    for line in closing_lines(result, program):
+        print(line)
+    return 0 if result.signal is None else 128 + result.signal
+
+
+def closing_lines(result: TrainResult, program: str) -> list[str]:
+    """Returns what stands at the end of a run: what it reached, how fast, where everything is, and how to go on if it was interrupted."""
+    summary, directory = result.summary, result.run_directory
+    before, after = summary.get("episode_return_first"), summary.get("episode_return_mean")
+    facts = [f"{summary['env_steps']:,} env steps"]
+    if before is not None and after is not None:
+        facts.append(f"episode return {before:,.1f} -> {after:,.1f}")
+    if summary.get("env_steps_per_second"):
+        facts.append(f"{summary['env_steps_per_second']:,.0f} env steps/s")
+    lines = [f"{'interrupted' if result.signal else 'finished'}: {', '.join(facts)}", f"run directory:   {directory}"]
+    if summary.get("best_checkpoint"):
+        lines.append(f"best checkpoint: {summary['best_checkpoint']}")
+    if result.signal:
+        lines.append(f"continue with:   {program} --resume {shlex.quote(str(directory))}")
+    return lines
+
+
+def _parser(program: str) -> Parser:
+    parser = Parser(program, "[FLAGS]", "Trains a policy. Without arguments: HalfCheetah-v4 with the default settings.")
+    add_setting_flags(parser)
+    group = parser.add_argument_group("continue", "The settings are the run's own; files and flags given here count over them.")
+    group.add_argument("--checkpoint", metavar="PATH", help="checkpoint or run directory to continue from")
+    group.add_argument("--resume", nargs="?", const="latest", metavar="latest|RUN|PATH", help="run to continue; without a value the latest")
+    group = parser.add_argument_group("where and how")
+    group.add_argument("--address", metavar="HOST:PORT", help="running Ray cluster to join (default: one is started on this machine)")
+    group.add_argument("--no-progress", action="store_true", help="plain lines instead of the live display")
+    return parser

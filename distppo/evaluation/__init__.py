@@ -1,0 +1,1 @@
+"""Using a trained policy: acting with it and scoring it."""

@@ -1,0 +1,103 @@
+"""Scores a checkpoint: the code behind `launch.py evaluate` and `distppo.evaluate`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from distppo.checkpoint import load_checkpoint, resolve_checkpoint
+from distppo.envs import make_env
+from distppo.errors import CheckpointError, UserError
+from distppo.evaluation.episodes import EpisodeResult, play_episodes
+from distppo.evaluation.policy import Policy
+from distppo.evaluation.restore import config_of, env_spec_of, snapshot_of
+from distppo.types import EnvSpec
+
+
+class EvaluationResult(NamedTuple):
+    """Returns of some episodes under a frozen policy.
+
+    Attributes:
+        checkpoint: directory it came from.
+        env_id: environment played.
+        env_steps: the policy was trained for.
+        seed: of the evaluation.
+        deterministic: whether the mean action was taken.
+        results: one per episode.
+    """
+
+    checkpoint: Path
+    env_id: str
+    env_steps: int
+    seed: int
+    deterministic: bool
+    results: list[EpisodeResult]
+
+    @property
+    def episodes(self) -> int:
+        """Number of episodes."""
+        return len(self.results)
+
+    @property
+    def return_mean(self) -> float:
+        """Mean episode return."""
+        return float(np.mean([result.episode_return for result in self.results]))
+
+    @property
+    def return_std(self) -> float:
+        """Standard deviation of the episode return over the episodes (ddof 0)."""
+        return float(np.std([result.episode_return for result in self.results]))
+
+    @property
+    def length_mean(self) -> float:
+        """Mean episode length, env steps."""
+        return float(np.mean([result.length for result in self.results]))
+
+
+def evaluate(
+    checkpoint: str | Path, *, env: str | None = None, episodes: int = 10, seed: int = 0, deterministic: bool = True
+) -> EvaluationResult:
+    """Plays a checkpoint's policy with its normalizer frozen.
+
+    Args:
+        checkpoint: a checkpoint, a run directory (its best, else its last) or `latest`.
+        env: Gymnasium id to play instead of the one trained in; its spaces must be equal.
+        episodes: how many, >= 1; the same (policy, seed, episode) gives the same return bit for bit.
+        seed: of the episodes' starts and of the action noise.
+        deterministic: take the mean action; else sample.
+
+    Raises:
+        CheckpointError: there is no valid checkpoint, or its policy does not fit the environment.
+        UserError: `episodes` < 1, or the environment cannot be made.
+    """
+    if episodes < 1:
+        raise UserError(f"episodes must be at least 1, got {episodes}")
+    if seed < 0:
+        raise UserError(f"seed must be at least 0, got {seed}")
+    loaded = load_checkpoint(resolve_checkpoint(str(checkpoint), prefer="best"))
+    trained = env_spec_of(loaded)
+    env_config = config_of(loaded).env
+    if env is not None and env != env_config.id:
+        env_config = dataclasses.replace(env_config, id=env)
+    made, spec = make_env(env_config)
+    try:
+        require_same_spaces(trained, spec, loaded.path)
+        policy = Policy(snapshot_of(loaded))
+        results = play_episodes(made, spec, policy, range(episodes), seed=seed, deterministic=deterministic)
+    finally:
+        made.close()
+    return EvaluationResult(loaded.path, spec.id, loaded.env_steps, seed, deterministic, results)
+
+
+def require_same_spaces(trained: EnvSpec, given: EnvSpec, path: Path) -> None:
+    """Raises CheckpointError unless a policy trained in one environment can act in the other."""
+    for name in ("observation_shape", "action_shape"):
+        if getattr(trained, name) != getattr(given, name):
+            what = name.replace("_", " ")
+            raise CheckpointError(
+                f"{path} was trained in {trained.id} ({what} {getattr(trained, name)}); {given.id} has {what} {getattr(given, name)}. "
+                "Leave --env out to use the environment it was trained in"
+            )

@@ -1,0 +1,1 @@
+"""The distributed loop. Only `ray_backend` imports ray."""

@@ -1,0 +1,131 @@
+"""What runs in each process of a run: a worker or the learner, as plain classes that a test can hold in one process."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from distppo.collector import RolloutCollector
+from distppo.config import Config
+from distppo.envs import VectorStepper, make_env
+from distppo.evaluation.episodes import EpisodeResult, play_episodes
+from distppo.evaluation.policy import Policy
+from distppo.types import EnvSpec, EpisodeStats, PolicySnapshot, Rollout
+
+
+class UpdateReport(NamedTuple):
+    """What the driver hears of an iteration: numbers only, the arrays stay where they are.
+
+    Attributes:
+        metrics: of the update.
+        episodes: that ended during the collection, by (env, t).
+        worker_seconds: collection time of each worker.
+        rollout_bytes: arrays that the workers sent.
+    """
+
+    metrics: dict[str, float]
+    episodes: list[EpisodeStats]
+    worker_seconds: list[float]
+    rollout_bytes: int
+
+
+class Worker:
+    """Steps its share of the environments, and plays evaluation episodes when asked.
+
+    Args:
+        config: of the run.
+        first_env: global index of its first environment.
+        num_envs: how many it has.
+        first_iteration: at which this process starts.
+    """
+
+    def __init__(self, config: Config, first_env: int, num_envs: int, first_iteration: int) -> None:
+        self._config = config
+        self._collector = RolloutCollector(
+            config,
+            functools.partial(make_env, config.env),
+            VectorStepper,
+            first_env=first_env,
+            num_envs=num_envs,
+            first_iteration=first_iteration,
+        )
+        self._evaluation_env: tuple[Any, EnvSpec] | None = None
+
+    def ready(self) -> EnvSpec:
+        """Returns the environment's spec as this process sees it."""
+        return self._collector.spec
+
+    def collect(self, snapshot: PolicySnapshot, iteration: int) -> Rollout:
+        """Returns one fragment; its arrays are valid until the next call."""
+        return self._collector.collect(snapshot, iteration)
+
+    def evaluate(self, snapshot: PolicySnapshot, episodes: Sequence[int]) -> list[EpisodeResult]:
+        """Plays evaluation episodes in an environment of their own, made at the first call."""
+        if self._evaluation_env is None:
+            self._evaluation_env = make_env(self._config.env)
+        env, spec = self._evaluation_env
+        return play_episodes(env, spec, Policy(snapshot), episodes, seed=self._config.run.seed, deterministic=True)
+
+    def close(self) -> None:
+        """Closes the environments."""
+        self._collector.close()
+        if self._evaluation_env is not None:
+            self._evaluation_env[0].close()
+
+
+class LearnerProcess:
+    """The learner and what it tells the driver.
+
+    Args:
+        config: of the run.
+        env: spec of its environment.
+        restored: (arrays, values) of `Learner.state` to continue from.
+    """
+
+    def __init__(self, config: Config, env: EnvSpec, restored: tuple[Mapping[str, np.ndarray], Mapping[str, Any]] | None) -> None:
+        # Here and not above: a worker process must not import torch, and it imports this module.
+        from distppo.learner import Learner
+
+        self._learner = Learner(config, env)
+        if restored is not None:
+            self._learner.load_state(*restored)
+
+    def ready(self) -> str:
+        """Returns the name of the inner step, compiled and ready to run."""
+        self._learner.warm_up()
+        return self._learner.step_name
+
+    def snapshot(self) -> PolicySnapshot:
+        """Returns the current policy."""
+        return self._learner.snapshot()
+
+    def update(self, *rollouts: Rollout) -> tuple[PolicySnapshot, UpdateReport]:
+        """Learns from one iteration."""
+        snapshot, metrics = self._learner.update(*rollouts)
+        ordered = sorted(rollouts, key=lambda rollout: rollout.first_env)
+        report = UpdateReport(
+            metrics,
+            [episode for rollout in ordered for episode in rollout.episodes],
+            [rollout.seconds for rollout in ordered],
+            sum(array.nbytes for rollout in ordered for array in rollout if isinstance(array, np.ndarray)),
+        )
+        return snapshot, report
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Returns everything a checkpoint needs of the learner."""
+        return self._learner.state()
+
+
+def share_envs(num_envs: int, num_workers: int) -> list[tuple[int, int]]:
+    """Returns (first_env, num_envs) of each worker: contiguous, in order, sizes differing by at most one, larger ones first."""
+    base, extra = divmod(num_envs, num_workers)
+    sizes = [base + (index < extra) for index in range(num_workers)]
+    return [(sum(sizes[:index]), size) for index, size in enumerate(sizes)]
+
+
+def share_episodes(episodes: int, num_workers: int) -> list[list[int]]:
+    """Returns the evaluation episodes of each worker, dealt out in turn."""
+    return [list(range(index, episodes, num_workers)) for index in range(num_workers)]

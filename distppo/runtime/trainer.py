@@ -1,0 +1,217 @@
+"""The loop: collect, update, broadcast, evaluate, checkpoint. It moves handles and floats, never arrays of a rollout."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from distppo.checkpoint import CheckpointStore
+from distppo.config import Config
+from distppo.console import Display
+from distppo.evaluation.episodes import EpisodeResult
+from distppo.evaluation.restore import LEARNER_ARRAYS, checkpoint_state
+from distppo.metrics import EpisodeWindow, PhaseTimer, RunWriter
+from distppo.runtime.backend import Backend, Handle, StopRequested
+from distppo.runtime.processes import UpdateReport
+from distppo.types import EnvSpec
+
+
+@dataclass
+class Progress:
+    """Where a run stands; with the learner's state it is all that a checkpoint holds.
+
+    Attributes:
+        iteration: iterations learned from.
+        env_steps: env steps learned from.
+        episodes: the last 100 finished episodes.
+        seconds: wall time spent training, over all processes that continued the run.
+        first_return: mean return of the first iteration in which episodes ended: the untrained policy's.
+        best_evaluation: highest mean return of an evaluation, and the env steps it was reached at.
+    """
+
+    iteration: int = 0
+    env_steps: int = 0
+    episodes: EpisodeWindow = field(default_factory=EpisodeWindow)
+    seconds: float = 0.0
+    first_return: float | None = None
+    best_evaluation: dict[str, float] | None = None
+
+    def state(self) -> dict[str, Any]:
+        """Returns it as JSON-like values."""
+        return {**vars(self), "episodes": self.episodes.state()}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Progress:
+        """Returns what `state` returned."""
+        episodes = EpisodeWindow()
+        episodes.load_state(state["episodes"])
+        return cls(**{**state, "episodes": episodes})
+
+
+class Trainer:
+    """Runs iterations until total_timesteps.
+
+    Args:
+        config: of the run.
+        env: spec of its environment.
+        backend: the processes.
+        progress: where to start; changed.
+        writer: of metrics and events.
+        display: for people.
+        store: of checkpoints.
+        should_stop: asked after every iteration; backends ask it while they wait.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        env: EnvSpec,
+        backend: Backend,
+        progress: Progress,
+        *,
+        writer: RunWriter,
+        display: Display,
+        store: CheckpointStore,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.progress = progress
+        self._config, self._env, self._backend = config, env, backend
+        self._writer, self._display, self._store, self._should_stop = writer, display, store, should_stop
+        self._timer = PhaseTimer()
+        self._started = self._reported = time.perf_counter()
+        self._seconds_before, self._steps_before = progress.seconds, progress.env_steps
+        self._saved_at: int | None = None
+
+    def run(self) -> None:
+        """Trains to total_timesteps, or until asked to stop. Either way the last finished iteration is checkpointed."""
+        with contextlib.suppress(StopRequested):
+            self._loop()
+        self._save()
+
+    def _loop(self) -> None:
+        config, backend, progress, timer = self._config, self._backend, self.progress, self._timer
+        overlap = config.rollout.mode == "overlap"
+        snapshot = backend.snapshot()
+        pending = backend.collect(snapshot, progress.iteration) if self._unfinished() else []
+        while self._unfinished():
+            with timer.phase("collect"):
+                backend.wait(pending)
+            arrived, pending = pending, []
+            more = progress.env_steps + config.batch_size < config.run.total_timesteps
+            if overlap and more:
+                pending = backend.collect(snapshot, progress.iteration + 1)
+            with timer.phase("update"):
+                snapshot, report = backend.update(arrived)
+            self._account(report)
+            evaluation = self._evaluate_if_due(snapshot)
+            if not overlap and more:
+                # Submitted before the checkpoint is written, so that the workers do not wait for the disk.
+                pending = backend.collect(snapshot, progress.iteration)
+            if self._due(config.run.checkpoint_every):
+                self._save()
+            self._report(report, evaluation)
+            if self._should_stop():
+                raise StopRequested
+
+    def _unfinished(self) -> bool:
+        return self.progress.env_steps < self._config.run.total_timesteps
+
+    def _due(self, every: int) -> bool:
+        """Whether a multiple of `every` env steps was passed in the iteration just learned from."""
+        steps = self.progress.env_steps
+        return every > 0 and steps // every > (steps - self._config.batch_size) // every
+
+    def _account(self, report: UpdateReport) -> None:
+        progress = self.progress
+        progress.iteration += 1
+        progress.env_steps += self._config.batch_size
+        progress.seconds = self._seconds_before + time.perf_counter() - self._started
+        for episode in report.episodes:
+            progress.episodes.add(episode.episode_return, episode.length)
+        if progress.first_return is None and report.episodes:
+            progress.first_return = progress.episodes.mean_return
+
+    def _evaluate_if_due(self, snapshot: Handle) -> dict[str, float]:
+        """Evaluates when it is time to, keeps the best policy, and returns the metrics (empty when it was not time)."""
+        evaluation = self._config.evaluation
+        if not (self._due(evaluation.every) or (evaluation.every > 0 and not self._unfinished())):
+            return {}
+        with self._timer.phase("evaluate"):
+            results = self._backend.evaluate(snapshot, evaluation.episodes)
+        metrics = _evaluation_metrics(results)
+        mean = metrics["eval/mean_reward"]
+        self._writer.event("evaluated", env_steps=self.progress.env_steps, returns=[result.episode_return for result in results])
+        best = self.progress.best_evaluation
+        if best is None or mean > best["return_mean"]:
+            self.progress.best_evaluation = {"return_mean": mean, "env_steps": self.progress.env_steps}
+            self._save(best=True)
+        return metrics
+
+    def _save(self, *, best: bool = False) -> None:
+        """Checkpoints the state after the last update; twice at the same point only if it has become the best."""
+        progress = self.progress
+        if progress.iteration == 0 or (self._saved_at == progress.iteration and not best):
+            return
+        with self._timer.phase("checkpoint"):
+            arrays, values = self._backend.learner_state()
+            state = checkpoint_state(self._config, self._env, values, progress.state())
+            try:
+                path = self._store.save(
+                    iteration=progress.iteration, env_steps=progress.env_steps, arrays={LEARNER_ARRAYS: arrays}, state=state, best=best
+                )
+            except OSError as error:
+                # The one before is intact, and a full disk now is no reason to lose the run.
+                self._writer.event("checkpoint_failed", env_steps=progress.env_steps, error=str(error))
+                self._display.message(f"warning: checkpoint not saved: {error}")
+                return
+        self._saved_at = progress.iteration
+        self._writer.event("checkpoint", env_steps=progress.env_steps, path=str(path), best=best)
+
+    def _report(self, report: UpdateReport, evaluation: dict[str, float]) -> None:
+        progress, workers, batch_size = self.progress, report.worker_seconds, self._config.batch_size
+        phases, now = self._timer.take(), time.perf_counter()
+        seconds, self._reported = now - self._reported, now
+        if self._config.rollout.mode == "sync":
+            # What the slowest worker did not spend collecting went into handing out the snapshot and handing in the fragments.
+            waited = phases["collect"]
+            phases["collect"] = min(waited, max(workers))
+            phases["broadcast"] += waited - phases["collect"]
+        row: dict[str, Any] = {
+            "time/total_timesteps": progress.env_steps,
+            "time/iterations": progress.iteration,
+            "time/time_elapsed": progress.seconds,
+            "time/fps": (progress.env_steps - self._steps_before) / (now - self._started),
+            "time/fps_iteration": batch_size / seconds,
+            **{f"time/{name}": spent for name, spent in phases.items()},
+            "time/other": max(0.0, seconds - math.fsum(phases.values())),
+            "rollout/episodes": len(report.episodes),
+            **report.metrics,
+            "dist/workers": self._backend.num_workers,
+            "dist/worker_seconds_min": min(workers),
+            "dist/worker_seconds_mean": math.fsum(workers) / len(workers),
+            "dist/worker_seconds_max": max(workers),
+            "dist/worker_fps": batch_size / math.fsum(workers),
+            "dist/rollout_bytes": report.rollout_bytes,
+            "dist/restarts": 0,
+            **evaluation,
+        }
+        if len(progress.episodes):
+            row["rollout/ep_rew_mean"] = progress.episodes.mean_return
+            row["rollout/ep_len_mean"] = progress.episodes.mean_length
+        self._writer.row(row)
+        self._display.iteration(row)
+
+
+def _evaluation_metrics(results: list[EpisodeResult]) -> dict[str, float]:
+    returns = [result.episode_return for result in results]
+    mean = math.fsum(returns) / len(returns)
+    return {
+        "eval/mean_reward": mean,
+        "eval/std_reward": math.sqrt(math.fsum((x - mean) ** 2 for x in returns) / len(returns)),
+        "eval/mean_ep_length": math.fsum(result.length for result in results) / len(results),
+        "eval/episodes": len(results),
+    }
