@@ -1,0 +1,15 @@
+"""What every test gets: one compute thread, no window system, a quiet Ray."""
+
+from __future__ import annotations
+
+import os
+
+# Before numpy, torch or ray is imported, and inherited by every process a test starts.
+SETTINGS = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
+os.environ.update(SETTINGS)
