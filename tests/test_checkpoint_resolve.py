@@ -51,6 +51,14 @@ def test_a_reference_resolves(root, reference, prefer, expected):
     assert path.resolve() == root / "runs" / run / "checkpoints" / f"ckpt_{int(iteration):08d}"
 
 
+@pytest.mark.parametrize("reference", ["ckpt_00000001", "../checkpoints/ckpt_00000001", "../ckpt_00000001", "./ckpt_00000001/"])
+def test_the_run_is_two_levels_above_a_checkpoint_wherever_it_is_named_from(root, monkeypatch, reference):
+    run = root / "runs" / "old"
+    (run / "checkpoints" / "sub").mkdir()
+    monkeypatch.chdir(run / "checkpoints" / ("sub" if reference.startswith("../ckpt") else ""))
+    assert resolve_checkpoint(reference, prefer="best").parent.parent.resolve() == run
+
+
 @pytest.mark.parametrize(
     ("reference", "message"),
     [

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: atomic, hashed, without pickle. `docs/reliability.md` has the promises.
+"""Checkpoints on disk: atomic, hashed, without pickle.
 
 `<run>/checkpoints/ckpt_<iteration>/` holds `<name>.safetensors`, `state.json` and `MANIFEST.json`, which is written last and
 lists the size and SHA-256 of the others. The small files `latest` and `best` beside it hold a directory's name.

@@ -74,7 +74,8 @@ def _parse(reference: str, runs_root: Path) -> tuple[Path, str]:
     if reference != LATEST and os.path.lexists(reference):
         path = Path(reference)
         if os.path.lexists(path / MANIFEST_NAME):
-            return path, ITSELF
+            # Whoever goes on from it looks for its run two levels up, which "ckpt_00000001" alone has not.
+            return path if path.parent.name == CHECKPOINTS else Path(os.path.abspath(path)), ITSELF
         if path.parent.name == CHECKPOINTS and path.name in (BEST, LATEST):
             return _as_run(path.parent.parent), BEST if path.name == BEST else LAST
         return _as_run(path), ""

@@ -109,7 +109,8 @@ def unknown_key(key: str) -> UnknownKey:
     if key in SECTIONS:
         first = next(field for field in FIELDS.values() if field.section == key)
         return UnknownKey(f"{key} is a section; its settings stand below it, like {first.key}", None)
-    section, _, name = key.rpartition(".")
+    section, dot, rest = key.partition(".")
+    section, name = (section, rest) if dot else ("", key)
     unknown = f"unknown key {shortened(key)}"
     homes = keys_named(name)
     if homes:

@@ -66,7 +66,7 @@ def _steps(view: RunView, space: int) -> list[Part]:
     row = view.row
     parts = [(f"{format_count(view.steps)} / {format_count(view.total)}", ""), (f"{format_count(row.get('time/fps'))}/s", "bold")]
     workers = row.get("dist/workers")
-    if is_number(workers):
+    if is_number(workers) and workers > 0:
         parts.append((f"{format_count(workers)} worker{'s' * (workers != 1)}", ""))
     parts.append((f"elapsed {format_duration(row.get('time/time_elapsed'))}", ""))
     return _labelled("steps", parts, space)

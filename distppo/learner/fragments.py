@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -80,4 +81,4 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
 
 
 def _flat(array: np.ndarray, axes: int = 2) -> np.ndarray:
-    return array.reshape(*array.shape[:axes], -1)
+    return array.reshape(*array.shape[:axes], math.prod(array.shape[axes:]))

@@ -25,6 +25,8 @@ class EventFile:
         self._directory = directory
         self._after = after
         self._file: Any = None
+        # Takes seconds, since it imports torch: while the run starts and not within its first iteration.
+        import tensorboardX.event_file_writer  # noqa: F401
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Writes finite numbers at `step` (env steps); they are on the disk when this returns.

@@ -212,6 +212,8 @@ def test_an_unknown_key_in_yaml_says_what_was_meant(text: str, message: str, tmp
     ("arguments", "message"),
     [
         ({"overrides": ["ppo.clip_epsilom=0.2"]}, "ppo.clip_epsilom=0.2  unknown key ppo.clip_epsilom - did you mean ppo.clip_epsilon?"),
+        ({"overrides": ["env.kwarg.x=1"]}, "env.kwarg.x=1  unknown key env.kwarg.x - did you mean env.kwargs?"),
+        ({"overrides": ["=1"]}, "=1  unknown key ; the sections are env, rollout,"),
         ({"overrides": {"gamma": 0.9}}, "gamma=0.9  unknown key gamma - it belongs under ppo: (ppo.gamma)"),
         ({"overrides": ["ppo.gamma"]}, "ppo.gamma  must be key=value, as in ppo.gamma=0.98"),
         ({"overrides": ["env.kwargs.a=[1"]}, "env.kwargs.a=[1  env.kwargs.a is not readable: expected ',' or ']'"),
