@@ -1,0 +1,180 @@
+"""The laws of a fragment: what the policy saw, what it did, what the environment said, and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from scripted_env import Scripted, gaussian_observations, spec_of
+
+from distppo.algo.moments import moments_of, standard_deviation
+from distppo.collector import RolloutCollector
+from distppo.config import load_config
+from distppo.envs import VectorStepper
+from distppo.errors import UserError
+from distppo.learner.steps import split_parameters
+from distppo.models.actor_critic import ActorCritic, initial_parameters
+from distppo.types import PolicySnapshot, PolicySpec
+
+
+def make(length=10, terminates=False, observe=None, reward=lambda o, a, t: 1.0, limit=None):
+    env = Scripted(length, terminates, observe or gaussian_observations(), reward, observation_size=3, action_size=2)
+    return env, spec_of(env, limit)
+
+
+def collector_of(make_env=make, num_envs=2, first_env=0, num_steps=25, **settings):
+    config = load_config(num_envs=4, num_steps=num_steps, mini_batch_size=5, **settings)
+    return RolloutCollector(config, make_env, VectorStepper, first_env=first_env, num_envs=num_envs), config
+
+
+def snapshot_of(config, spec, moments=None, version=0, clip=10.0):
+    layout = ActorCritic(spec, config.network).layout
+    parameters = initial_parameters(spec, config.network, 0)
+    return PolicySnapshot(version, parameters, moments or moments_of(np.zeros((0, 3))), PolicySpec(spec, config.network.activation, layout, clip))
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "elu"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_acting_in_numpy_is_the_torch_network(activation, shared):
+    collector, config = collector_of(activation=activation, shared=shared, hidden_sizes=[16, 8])
+    snapshot = snapshot_of(config, collector.spec)
+    rollout = collector.collect(snapshot, 0)
+    model = ActorCritic(collector.spec, config.network)
+    policy = model.distribution(
+        split_parameters(torch.from_numpy(snapshot.parameters), snapshot.spec.layout), torch.from_numpy(rollout.observations[:-1].reshape(-1, 3))
+    )
+    log_probs = policy.log_prob(torch.from_numpy(rollout.actions.reshape(-1, 2))).detach().numpy()
+    np.testing.assert_allclose(rollout.log_probs.reshape(-1), log_probs, atol=2e-6)
+    np.testing.assert_allclose(collector._means.reshape(-1, 2), policy.mean.detach().numpy(), atol=1e-6)
+
+
+def test_observations_are_normalized_by_the_snapshot_s_moments_and_clipped():
+    collector, config = collector_of()
+    moments = moments_of(np.random.default_rng(0).normal(5.0, 0.5, (100, 3)))
+    rollout = collector.collect(snapshot_of(config, collector.spec, moments, clip=3.0), 0)
+    expected = np.clip((collector._raw - moments.mean) / standard_deviation(moments), -3.0, 3.0)
+    np.testing.assert_allclose(rollout.observations, expected, atol=1e-6)
+    assert np.abs(rollout.observations).max() == 3.0
+
+
+def test_the_moments_of_a_fragment_are_of_its_raw_observations_without_the_last():
+    collector, config = collector_of()
+    rollout = collector.collect(snapshot_of(config, collector.spec), 0)
+    assert rollout.obs_moments.count == 25
+    np.testing.assert_allclose(rollout.obs_moments.mean, collector._raw[:-1].mean(axis=0), rtol=1e-14)
+    np.testing.assert_allclose(rollout.obs_moments.m2 / 25, collector._raw[:-1].var(axis=0), rtol=1e-12)
+
+
+def test_the_next_fragment_begins_where_the_last_one_ended():
+    collector, config = collector_of()
+    snapshot = snapshot_of(config, collector.spec)
+    last = collector.collect(snapshot, 0).observations[-1].copy()
+    np.testing.assert_array_equal(collector.collect(snapshot, 1).observations[0], last)
+
+
+@pytest.mark.parametrize("terminates", [False, True])
+def test_the_end_of_an_episode_is_a_termination_or_a_truncation_with_its_real_final_observation(terminates):
+    collector, config = collector_of(lambda: make(10, terminates, lambda env, step: np.full(3, float(step))))
+    rollout = collector.collect(snapshot_of(config, collector.spec), 0)
+    ends = np.zeros((25, 2), bool)
+    ends[[9, 19]] = True
+    np.testing.assert_array_equal(rollout.terminations, ends & terminates)
+    np.testing.assert_array_equal(rollout.truncations, ends & (not terminates))
+    final = rollout.final_observations
+    assert final.steps.tolist() == ([] if terminates else [9, 9, 19, 19])
+    assert final.envs.tolist() == ([] if terminates else [0, 1, 0, 1])
+    # The episode ended in step 10; the next row is the reset's 0.
+    assert (final.observations == 10.0).all()
+    assert (rollout.observations[10] == 0.0).all()
+    assert [(episode.env_index, episode.step, episode.length, episode.terminated) for episode in rollout.episodes] == [
+        (0, 9, 10, terminates),
+        (1, 9, 10, terminates),
+        (0, 19, 10, terminates),
+        (1, 19, 10, terminates),
+    ]
+
+
+def test_the_time_limit_truncates_unless_the_last_step_terminates():
+    for terminates, length in ((False, 100), (True, 100), (True, 6)):
+        collector, config = collector_of(lambda t=terminates, n=length: make(n, t, limit=6))
+        rollout = collector.collect(snapshot_of(config, collector.spec), 0)
+        at_the_end = terminates and length == 6
+        assert rollout.terminations[5].all() == at_the_end
+        assert rollout.truncations[5].all() != at_the_end
+        assert all(episode.length == 6 for episode in rollout.episodes)
+
+
+def test_returns_and_lengths_run_over_the_border_of_fragments():
+    collector, config = collector_of(lambda: make(40, reward=lambda o, a, t: float(t)))
+    snapshot = snapshot_of(config, collector.spec)
+    assert collector.collect(snapshot, 0).episodes == ()
+    (first, second) = collector.collect(snapshot, 1).episodes
+    # 0 + 1 + ... + 39 = 780
+    assert (first.episode_return, first.length, first.step) == (780.0, 40, 14)
+    assert second.env_index == 1
+
+
+def test_the_discounted_return_runs_over_an_episode_and_restarts_with_the_next():
+    collector, config = collector_of(lambda: make(3), gamma=0.5)
+    rollout = collector.collect(snapshot_of(config, collector.spec), 0)
+    # 1, 1 + 0.5, 1 + 0.75, and again.
+    np.testing.assert_allclose(collector._discounted_returns[:6, 0], [1.0, 1.5, 1.75, 1.0, 1.5, 1.75])
+    np.testing.assert_allclose(rollout.return_moments.mean, collector._discounted_returns.mean(axis=0))
+
+
+def test_what_an_environment_does_depends_on_its_index_not_on_who_hosts_it():
+    both, config = collector_of(num_envs=2)
+    second, _ = collector_of(num_envs=1, first_env=1)
+    snapshot = snapshot_of(config, both.spec)
+    for iteration in range(2):
+        whole, part = both.collect(snapshot, iteration), second.collect(snapshot, iteration)
+        np.testing.assert_array_equal(both._raw[:, 1], second._raw[:, 0])
+        np.testing.assert_allclose(whole.actions[:, 1], part.actions[:, 0], atol=1e-6)
+
+
+def test_noise_is_drawn_anew_every_iteration_and_is_standard_normal():
+    collector, config = collector_of(num_steps=5000, initial_log_std=0.5)
+    snapshot = snapshot_of(config, collector.spec)
+    first = (collector.collect(snapshot, 0).actions - collector._means) / np.exp(0.5)
+    second = (collector.collect(snapshot, 1).actions - collector._means) / np.exp(0.5)
+    assert abs(first.mean()) < 0.03
+    assert first.std() == pytest.approx(1.0, abs=0.03)
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.03
+
+
+def test_actions_are_stored_as_sampled_and_sent_clipped_and_rescaled():
+    sent = []
+
+    def make_bounded():
+        env, _ = make(reward=lambda o, a, t: sent.append(a.copy()) or 0.0)
+        low, high = np.array([-0.4, 1.0], np.float32), np.array([0.4, 3.0], np.float32)
+        env.action_space = type(env.action_space)(low, high, dtype=np.float32)
+        return env, spec_of(env)
+
+    collector, config = collector_of(make_bounded, num_envs=1, initial_log_std=1.0)
+    rollout = collector.collect(snapshot_of(config, collector.spec), 0)
+    clipped = np.clip(rollout.actions[:, 0], -1.0, 1.0)
+    assert np.abs(rollout.actions).max() > 1.0
+    np.testing.assert_allclose(np.array(sent), clipped * [0.4, 1.0] + [0.0, 2.0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        ({"reward": lambda o, a, t: float("nan") if t == 4 else 0.0}, r"environment 0 .* gave reward = nan at step 4"),
+        ({"observe": lambda env, step: np.array([0.0, np.inf if step == 5 else 0.0, 0.0])}, r"gave observation element 1 = inf at step 4"),
+        ({"observe": lambda env, step: np.full(3, np.nan if step == 10 else 0.0)}, r"environment 0 .* ended step 9 .* non-finite observation"),
+    ],
+)
+def test_nothing_non_finite_gets_into_a_fragment(spoil, message):
+    collector, config = collector_of(lambda: make(**spoil))
+    with pytest.raises(UserError, match=message):
+        collector.collect(snapshot_of(config, collector.spec), 0)
+
+
+def test_a_worker_does_not_import_torch():
+    code = "import sys, distppo.runtime.processes; sys.exit('torch' in sys.modules or 'numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
