@@ -33,7 +33,9 @@ def collector_of(make_env=make, num_envs=2, first_env=0, num_steps=25, **setting
 def snapshot_of(config, spec, moments=None, version=0, clip=10.0):
     layout = ActorCritic(spec, config.network).layout
     parameters = initial_parameters(spec, config.network, 0)
-    return PolicySnapshot(version, parameters, moments or moments_of(np.zeros((0, 3))), PolicySpec(spec, config.network.activation, layout, clip))
+    return PolicySnapshot(
+        version, parameters, moments or moments_of(np.zeros((0, 3))), PolicySpec(spec, config.network.activation, layout, clip)
+    )
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "elu"])
@@ -44,7 +46,8 @@ def test_acting_in_numpy_is_the_torch_network(activation, shared):
     rollout = collector.collect(snapshot, 0)
     model = ActorCritic(collector.spec, config.network)
     policy = model.distribution(
-        split_parameters(torch.from_numpy(snapshot.parameters), snapshot.spec.layout), torch.from_numpy(rollout.observations[:-1].reshape(-1, 3))
+        split_parameters(torch.from_numpy(snapshot.parameters), snapshot.spec.layout),
+        torch.from_numpy(rollout.observations[:-1].reshape(-1, 3)),
     )
     log_probs = policy.log_prob(torch.from_numpy(rollout.actions.reshape(-1, 2))).detach().numpy()
     np.testing.assert_allclose(rollout.log_probs.reshape(-1), log_probs, atol=2e-6)
@@ -166,7 +169,10 @@ def test_actions_are_stored_as_sampled_and_sent_clipped_and_rescaled():
     [
         ({"reward": lambda o, a, t: float("nan") if t == 4 else 0.0}, r"environment 0 .* gave reward = nan at step 4"),
         ({"observe": lambda env, step: np.array([0.0, np.inf if step == 5 else 0.0, 0.0])}, r"gave observation element 1 = inf at step 4"),
-        ({"observe": lambda env, step: np.full(3, np.nan if step == 10 else 0.0)}, r"environment 0 .* ended step 9 .* non-finite observation"),
+        (
+            {"observe": lambda env, step: np.full(3, np.nan if step == 10 else 0.0)},
+            r"environment 0 .* ended step 9 .* non-finite observation",
+        ),
     ],
 )
 def test_nothing_non_finite_gets_into_a_fragment(spoil, message):

@@ -14,6 +14,7 @@ from distppo.evaluation.policy import Policy
 from distppo.learner import Learner
 from distppo.learner.steps import split_parameters
 
+
 def coin(env, step):
     """An observation of -1 or 1."""
     return np.array([env.np_random.choice([-1.0, 1.0])])

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Sequence
 
@@ -43,9 +44,9 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def read(made: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Returns the arguments with `batch`, `iterations` (warm-up included) and `hidden` as a list added, and sets the thread count.
+    """Returns the arguments with `hidden` as a list, `batch` and `iterations` (warm-up included) added.
 
-    Call it before numpy or torch is imported: their thread pools read the environment once.
+    Processes started from here on compute with `threads` threads; the calling one has torch told.
     """
     task = made.parse_args(argv)
     task.hidden = [int(width) for width in task.hidden.split(",")]
@@ -53,6 +54,7 @@ def read(made: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> ar
     task.iterations = WARM_UP + -(-task.steps // task.batch)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(task.threads)
+    sys.modules["torch"].set_num_threads(task.threads)
     return task
 
 

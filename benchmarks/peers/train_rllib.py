@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import argparse
 
 import peer
-
-task = peer.read(peer.parser(__doc__))
-os.environ.update(RAY_ENABLE_UV_RUN_RUNTIME_ENV="0", RAY_USAGE_STATS_ENABLED="0")
-
 import ray
-import torch
+import torch  # noqa: F401 - peer.read sets its threads
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.connectors.env_to_module import MeanStdFilter
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 
 
-def config() -> PPOConfig:
+def config(task: argparse.Namespace) -> PPOConfig:
     """The task in RLlib's words; what the others do not have either (KL penalty, value clipping) is off."""
     model = DefaultModelConfig(
         fcnet_hiddens=task.hidden,
@@ -56,9 +52,9 @@ def config() -> PPOConfig:
 
 
 def main() -> None:
+    task = peer.read(peer.parser(__doc__))
     ray.init(num_cpus=task.workers + 1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    algorithm = config().build_algo()
-    torch.set_num_threads(task.threads)
+    algorithm = config(task).build_algo()
     watch = peer.Stopwatch()
     for _ in range(task.iterations):
         result = algorithm.train()

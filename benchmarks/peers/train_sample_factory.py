@@ -5,16 +5,12 @@ Sample Factory 2.1 pins gymnasium below 1.0, so it steps another build of MuJoCo
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 
-import peer
-
-arguments = peer.parser(__doc__)
-arguments.add_argument("--mode", default="sync", choices=("sync", "async"), help="async collects while it learns, with policy lag")
-task = peer.read(arguments)
-
 import gymnasium as gym
-import torch
+import peer
+import torch  # noqa: F401 - peer.read sets its threads
 from sample_factory.algo.runners.runner import AlgoObserver
 from sample_factory.cfg.arguments import parse_full_cfg, parse_sf_args
 from sample_factory.envs.env_utils import register_env
@@ -31,7 +27,7 @@ class Marker(AlgoObserver):
         self.watch.iteration_ended(runner.env_steps[0])
 
 
-def settings(directory: str) -> list[str]:
+def settings(task: argparse.Namespace, directory: str) -> list[str]:
     """The task in Sample Factory's words."""
     values = {
         "env": task.env,
@@ -75,13 +71,20 @@ def settings(directory: str) -> list[str]:
     return [*flags, "--encoder_mlp_layers", *map(str, task.hidden)]
 
 
+def make_env(name, config, env_config, render_mode=None):
+    """Sample Factory's processes call it; the environment's name there is gymnasium's id."""
+    return gym.make(name, render_mode=render_mode)
+
+
 def main() -> None:
-    torch.set_num_threads(task.threads)
-    register_env(task.env, lambda name, cfg, env_config, render_mode=None: gym.make(name, render_mode=render_mode))
+    parser = peer.parser(__doc__)
+    parser.add_argument("--mode", default="sync", choices=("sync", "async"), help="async collects while it learns, with policy lag")
+    task = peer.read(parser)
+    register_env(task.env, make_env)
     watch = peer.Stopwatch()
     with tempfile.TemporaryDirectory() as directory:
-        flags, _ = parse_sf_args(argv=settings(directory))
-        _, runner = make_runner(parse_full_cfg(flags, settings(directory)))
+        flags, _ = parse_sf_args(argv=settings(task, directory))
+        _, runner = make_runner(parse_full_cfg(flags, settings(task, directory)))
         runner.register_observer(Marker(watch))
         runner.init()
         runner.run()

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import peer
-
-arguments = peer.parser(__doc__)
-arguments.add_argument("--vector", default="dummy", choices=("dummy", "subproc"), help="environments in this process, or one process each")
-task = peer.read(arguments)
-
 import torch
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
@@ -31,7 +26,9 @@ class Marker(BaseCallback):
 
 
 def main() -> None:
-    torch.set_num_threads(task.threads)
+    parser = peer.parser(__doc__)
+    parser.add_argument("--vector", default="dummy", choices=("dummy", "subproc"), help="environments in this process, or one process each")
+    task = peer.read(parser)
     vector = DummyVecEnv if task.vector == "dummy" else SubprocVecEnv
     envs = VecNormalize(make_vec_env(task.env, n_envs=task.num_envs, seed=task.seed, vec_env_cls=vector), gamma=peer.GAMMA)
     activation = {"tanh": torch.nn.Tanh, "elu": torch.nn.ELU, "relu": torch.nn.ReLU}[task.activation]

@@ -92,7 +92,10 @@ def test_the_normalizer_counts_every_env_step_and_knows_the_observations_fed():
         (lambda rollouts: rollouts[:1], "rollouts of 2 environments, the run has 4"),
         (lambda rollouts: [rollouts[0], rollouts[0]], "environment 2 is missing or there twice"),
         (lambda rollouts: [rollouts[0], rollouts[1]._replace(version=7)], "rollout of policy version 7, the learner expects 0"),
-        (lambda rollouts: [rollout._replace(version=-1) for rollout in rollouts], "data of policy version -1 reached the learner at version 0"),
+        (
+            lambda rollouts: [rollout._replace(version=-1) for rollout in rollouts],
+            "data of policy version -1 reached the learner at version 0",
+        ),
     ],
 )
 def test_a_batch_that_is_not_exactly_one_iteration_is_refused(spoil, message):
@@ -142,12 +145,12 @@ def test_target_kl_stops_the_epochs():
 
 
 def test_the_kl_schedule_moves_the_rate_both_ways():
-    assert Run(lr_schedule="kl", lr_schedule_kl=100.0, learning_rate=1e-4).iterate().metrics[0][
-        "train/learning_rate"
-    ] == pytest.approx(1e-4 * 1.5**3)
-    assert Run(lr_schedule="kl", lr_schedule_kl=1e-9, learning_rate=1e-4).iterate().metrics[0][
-        "train/learning_rate"
-    ] == pytest.approx(1e-4 / 1.5**3)
+    assert Run(lr_schedule="kl", lr_schedule_kl=100.0, learning_rate=1e-4).iterate().metrics[0]["train/learning_rate"] == pytest.approx(
+        1e-4 * 1.5**3
+    )
+    assert Run(lr_schedule="kl", lr_schedule_kl=1e-9, learning_rate=1e-4).iterate().metrics[0]["train/learning_rate"] == pytest.approx(
+        1e-4 / 1.5**3
+    )
 
 
 def test_the_linear_schedule_follows_absolute_progress():
