@@ -105,7 +105,6 @@ class RolloutCollector:
         self._means = np.empty((steps, envs, size), np.float32)
         self._noise = np.empty((steps, envs, size), np.float32)
         self._actions = np.empty((steps, envs, size), np.float32)
-        self._env_actions = np.empty((envs, size), np.float32)
         self._rewards = np.empty((steps, envs), np.float32)
         self._terminations = np.empty((steps, envs), bool)
         self._truncations = np.empty((steps, envs), bool)
@@ -124,14 +123,19 @@ class RolloutCollector:
         final: list[tuple[int, int, np.ndarray]] = []
         steps, envs = self._rewards.shape
         flat = self._observations.reshape(steps + 1, envs, -1)
-        env_actions, scale_actions, step = self._env_actions, self._scale_actions, self._stepper.step
+        scale_actions, step = self._scale_actions, self._stepper.step
         for t in range(steps):
             normalize(self._raw[t], self._observations[t])
             actor.mean(flat[t], self._means[t])
             np.add(self._means[t], self._noise[t], out=self._actions[t])
-            scale_actions(self._actions[t], env_actions)
             ended = step(
-                t, env_actions, self._raw[t + 1], self._rewards[t], self._terminations[t], self._truncations[t], self._discounted_returns[t]
+                t,
+                scale_actions(self._actions[t]),
+                self._raw[t + 1],
+                self._rewards[t],
+                self._terminations[t],
+                self._truncations[t],
+                self._discounted_returns[t],
             )
             for end in ended:
                 episodes.append(end.stats)

@@ -74,7 +74,7 @@ class VectorStepper:
 
         Args:
             t: timestep inside the fragment, for the statistics.
-            actions: [N, A] float32, in the environments' bounds; not used afterwards.
+            actions: [N, A] float32, in the environments' bounds; the environments may keep their rows.
             observations: [N, *S] float64, the next ones; of the next episode where one has ended.
             rewards: [N] float32.
             terminations: [N] bool; only True is written.
@@ -86,8 +86,9 @@ class VectorStepper:
         """
         ended: list[EpisodeEnd] = []
         gamma, limit, lengths, discounted, returns = self.gamma, self.max_episode_steps, self._lengths, self._discounted, self._returns
+        shaped = actions.reshape(len(actions), *self.action_shape)
         for n, step in enumerate(self._steps):
-            observation, reward, terminated, truncated, _ = step(actions[n].reshape(self.action_shape))
+            observation, reward, terminated, truncated, _ = step(shaped[n])
             reward = float(reward)
             rewards[n] = reward
             returns[n] += reward

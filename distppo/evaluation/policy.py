@@ -57,9 +57,7 @@ class Policy:
             if rng is None:
                 raise ValueError("act(deterministic=False) needs rng, for instance numpy.random.default_rng(0)")
             action += rng.standard_normal(action.shape, np.float32) * self._std
-        scaled = np.empty_like(action)
-        self._scale(action, scaled)
-        return scaled
+        return self._scale(action)
 
 
 def load_policy(path: str | Path) -> Policy:

@@ -64,13 +64,14 @@ class ActionScaler:
             self._shift = np.where(bounded, (bounds[1] + bounds[0]) / 2, 0.0).astype(np.float32)
         self._identity = bool((self._scale == 1.0).all() and (self._shift == 0.0).all())
 
-    def __call__(self, actions: np.ndarray, out: np.ndarray) -> None:
-        """Writes what the environment gets: actions [n, A] float32 -> out [n, A] float32."""
-        np.maximum(actions, self._minimum, out=out)
-        np.minimum(out, self._maximum, out=out)
+    def __call__(self, actions: np.ndarray) -> np.ndarray:
+        """Returns what the environment gets, [n, A] float32: an array of its own, since an environment may keep its last action."""
+        scaled = np.maximum(actions, self._minimum)
+        np.minimum(scaled, self._maximum, out=scaled)
         if not self._identity:
-            np.multiply(out, self._scale, out=out)
-            np.add(out, self._shift, out=out)
+            np.multiply(scaled, self._scale, out=scaled)
+            np.add(scaled, self._shift, out=scaled)
+        return scaled
 
 
 class NumpyActor:
