@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import sys
 import time
 from collections.abc import Sequence
 
@@ -44,17 +43,13 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def read(made: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Returns the arguments with `hidden` as a list, `batch` and `iterations` (warm-up included) added.
-
-    Processes started from here on compute with `threads` threads; the calling one has torch told.
-    """
+    """Returns the arguments with `hidden` as a list, `batch` and `iterations` (warm-up included) added; processes started from here on compute with `threads` threads."""
     task = made.parse_args(argv)
     task.hidden = [int(width) for width in task.hidden.split(",")]
     task.batch = task.num_envs * task.num_steps
     task.iterations = WARM_UP + -(-task.steps // task.batch)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(task.threads)
-    sys.modules["torch"].set_num_threads(task.threads)
     return task
 
 

@@ -6,7 +6,7 @@ import argparse
 
 import peer
 import ray
-import torch  # noqa: F401 - peer.read sets its threads
+import torch
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.connectors.env_to_module import MeanStdFilter
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
@@ -53,6 +53,7 @@ def config(task: argparse.Namespace) -> PPOConfig:
 
 def main() -> None:
     task = peer.read(peer.parser(__doc__))
+    torch.set_num_threads(task.threads)
     ray.init(num_cpus=task.workers + 1, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     algorithm = config(task).build_algo()
     watch = peer.Stopwatch()

@@ -10,7 +10,7 @@ import tempfile
 
 import gymnasium as gym
 import peer
-import torch  # noqa: F401 - peer.read sets its threads
+import torch
 from sample_factory.algo.runners.runner import AlgoObserver
 from sample_factory.cfg.arguments import parse_full_cfg, parse_sf_args
 from sample_factory.envs.env_utils import register_env
@@ -41,11 +41,14 @@ def settings(task: argparse.Namespace, directory: str) -> list[str]:
         "num_workers": task.workers,
         "num_envs_per_worker": task.num_envs // task.workers,
         "worker_num_splits": 2 if task.mode == "async" else 1,
-        "rollout": task.num_steps,
+        # A fragment may not be longer than a minibatch: the batch is the same, made of more and shorter fragments.
+        "rollout": min(task.num_steps, task.mini_batch_size),
         "batch_size": task.mini_batch_size,
         "num_batches_per_epoch": task.batch // task.mini_batch_size,
         "num_epochs": task.epochs,
         "shuffle_minibatches": True,
+        # Counted in gradient steps, of which an update takes more than the 1000 that are allowed by default.
+        "max_policy_lag": 10**6,
         "train_for_env_steps": task.iterations * task.batch,
         "learning_rate": peer.LEARNING_RATE,
         "gamma": peer.GAMMA,
@@ -80,6 +83,7 @@ def main() -> None:
     parser = peer.parser(__doc__)
     parser.add_argument("--mode", default="sync", choices=("sync", "async"), help="async collects while it learns, with policy lag")
     task = peer.read(parser)
+    torch.set_num_threads(task.threads)
     register_env(task.env, make_env)
     watch = peer.Stopwatch()
     with tempfile.TemporaryDirectory() as directory:

@@ -29,6 +29,7 @@ def main() -> None:
     parser = peer.parser(__doc__)
     parser.add_argument("--vector", default="dummy", choices=("dummy", "subproc"), help="environments in this process, or one process each")
     task = peer.read(parser)
+    torch.set_num_threads(task.threads)
     vector = DummyVecEnv if task.vector == "dummy" else SubprocVecEnv
     envs = VecNormalize(make_vec_env(task.env, n_envs=task.num_envs, seed=task.seed, vec_env_cls=vector), gamma=peer.GAMMA)
     activation = {"tanh": torch.nn.Tanh, "elu": torch.nn.ELU, "relu": torch.nn.ReLU}[task.activation]
