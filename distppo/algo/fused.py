@@ -5,12 +5,17 @@ computes (a test holds them together over every option), on the same flat vector
 
 Activations are stored feature-major, [width, M], so that no product needs a transposed copy and every elementwise loop runs over
 contiguous samples. The layout puts the actor's and the critic's first layers side by side: with separate trunks they are one product.
+
+All of it stays in this one file: numba's cache on disk notices a change in the file of the function it has cached, not in the files of
+those that it calls.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +32,7 @@ LOG_SQRT_2PI = F32(0.5 * math.log(2.0 * math.pi))
 # keeps LLVM from vectorizing its loop, which makes tanh nine times and Adam six times slower.
 compiled = functools.partial(njit, cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "arcp", "nsz"})
 NUM_STATS = len(EpochStats._fields)
+NUM_LOSSES = 5
 
 
 class Network(NamedTuple):
@@ -75,7 +81,13 @@ def network_of(layout: tuple[ParameterSlot, ...], observation_size: int, activat
 
 
 def fused_epoch(
-    network: Network, vectors: OptimizerVectors, batch: Batch, permutation: np.ndarray, mini_batch_size: int, coefficients: Coefficients
+    network: Network,
+    vectors: OptimizerVectors,
+    batch: Batch,
+    permutation: np.ndarray,
+    mini_batch_size: int,
+    coefficients: Coefficients,
+    threads: int = 1,
 ) -> EpochStats:
     """Takes one gradient step per contiguous slice of the permutation, in place.
 
@@ -86,20 +98,15 @@ def fused_epoch(
         permutation: [B] int64, B a multiple of `mini_batch_size`.
         mini_batch_size: M.
         coefficients: of this epoch.
+        threads: each takes an equal part of every minibatch. The result is that of one thread up to rounding, and the same every time.
     """
     floats = np.array(coefficients[:-1], np.float32)
-    sums = _epoch(
-        vectors.parameters,
-        vectors.first_moment,
-        vectors.second_moment,
-        vectors.gradient_steps,
-        network,
-        tuple(batch),
-        permutation,
-        mini_batch_size,
-        floats,
-        coefficients.normalize_advantages,
-    )
+    state = (vectors.parameters, vectors.first_moment, vectors.second_moment)
+    arguments = (network, tuple(batch), permutation, mini_batch_size, floats, coefficients.normalize_advantages)
+    if threads == 1:
+        sums = _epoch(*state, vectors.gradient_steps, *arguments)
+    else:
+        sums = _threaded_epoch(state, vectors.gradient_steps, *arguments, threads)
     stats = EpochStats._make(float(x) for x in sums)
     vectors.gradient_steps += int(stats.tried - stats.skipped)
     return stats
@@ -107,57 +114,115 @@ def fused_epoch(
 
 @compiled()
 def _epoch(parameters, first, second, steps, network, batch, permutation, size, floats, normalize):  # type: ignore[no-untyped-def]
-    observations, actions, log_probs, advantages, returns, values, previous = batch
-    learning_rate, clip, entropy_coef, value_coef, value_clip, max_norm, epsilon = floats
-    widths, trunks = network.widths, network.trunks
-    depth, count = len(widths) - 1, network.actions
-    # Scratch: inputs, hidden activations and their gradients, one block [trunks * width, M] a layer.
-    starts = np.zeros(depth + 1, np.int64)
-    for layer in range(depth):
-        starts[layer + 1] = starts[layer] + trunks * widths[layer + 1] * size
-    hidden, deltas = np.empty(starts[depth], F32), np.empty(starts[depth], F32)
-    inputs = np.empty((widths[0], size), F32)
-    mean, action, mean_delta = np.empty((count, size), F32), np.empty((count, size), F32), np.empty((count, size), F32)
-    value, value_delta, log_prob = np.empty(size, F32), np.empty(size, F32), np.empty(size, F32)
-    advantage = np.empty(size, F32)
-    gradient = np.empty(parameters.shape[0], F32)
-    sums = np.zeros(NUM_STATS)
+    scratch = _scratch(network, size)
+    gradient, advantage = np.empty(parameters.shape[0], F32), np.empty(size, F32)
+    losses, sums = np.zeros(NUM_LOSSES), np.zeros(NUM_STATS)
     for start in range(0, len(permutation), size):
         rows = permutation[start : start + size]
-        _gather(observations, rows, inputs)
-        _gather(actions, rows, action)
-        _forward(parameters, network, inputs, hidden, starts, mean, value)
-        for i in range(size):
-            advantage[i] = advantages[rows[i]]
-        if normalize:
-            _standardize(advantage)
-        log_std = parameters[network.log_std : network.log_std + count]
-        log_std_gradient = gradient[network.log_std : network.log_std + count]
-        policy_loss, kl, pass_kl, clipped = _policy_gradient(
-            action, mean, log_std, rows, log_probs, previous, advantage, clip, entropy_coef, log_prob, mean_delta, log_std_gradient
-        )
-        value_loss = _value_gradient(value, rows, returns, values, value_clip, value_coef, value_delta)
-        _backward(parameters, gradient, network, inputs, hidden, deltas, starts, mean_delta, value_delta)
-        norm = math.sqrt(_squared_norm(gradient))
-        sums[0] += 1
-        if not math.isfinite(norm):
-            sums[1] += 1
-            continue
-        steps += 1
-        scale = F32(min(1.0, max_norm / (norm + 1e-6)))
-        _adam(parameters, first, second, gradient, scale, steps, learning_rate, epsilon)
-        sums[2] += policy_loss
-        sums[3] += value_loss
-        entropy = 0.0
-        for a in range(count):
-            entropy += log_std[a] + LOG_SQRT_2PI + 0.5
-        sums[4] += entropy
-        sums[5] += kl
-        sums[6] += pass_kl
-        sums[7] += clipped
-        sums[8] += norm
-        sums[9] = max(sums[9], norm)
+        _advantages(batch, rows, normalize, advantage)
+        _gradient(parameters, network, batch, rows, advantage, size, floats, scratch, gradient, losses)
+        steps += _apply(parameters, first, second, gradient, steps, network, floats, losses, sums)
     return sums
+
+
+def _threaded_epoch(
+    state: tuple[np.ndarray, np.ndarray, np.ndarray],
+    steps: int,
+    network: Network,
+    batch: tuple[np.ndarray, ...],
+    permutation: np.ndarray,
+    size: int,
+    floats: np.ndarray,
+    normalize: bool,
+    threads: int,
+) -> np.ndarray:
+    """`_epoch` with each minibatch shared out over threads (the compiled functions release the GIL) and their gradients added in order."""
+    bounds = np.linspace(0, size, threads + 1).astype(np.int64)
+    parts = [slice(a, b) for a, b in itertools.pairwise(bounds) if a < b]
+    scratch = [_scratch(network, part.stop - part.start) for part in parts]
+    gradients = np.empty((len(parts), len(state[0])), np.float32)
+    losses = np.zeros((len(parts), NUM_LOSSES))
+    advantage, sums = np.empty(size, np.float32), np.zeros(NUM_STATS)
+
+    def part_gradient(index: int, rows: np.ndarray) -> None:
+        part = parts[index]
+        _gradient(state[0], network, batch, rows[part], advantage[part], size, floats, scratch[index], gradients[index], losses[index])
+
+    with ThreadPoolExecutor(len(parts)) as pool:
+        for start in range(0, len(permutation), size):
+            rows = permutation[start : start + size]
+            _advantages(batch, rows, normalize, advantage)
+            list(pool.map(part_gradient, range(len(parts)), [rows] * len(parts)))
+            steps += _apply(*state, gradients.sum(axis=0), steps, network, floats, losses.sum(axis=0), sums)
+    return sums
+
+
+@compiled()
+def _scratch(network, size):  # type: ignore[no-untyped-def]
+    """Arrays for `size` samples: inputs, then hidden activations and their gradients, one block [trunks * width, size] a layer."""
+    widths, count = network.widths, network.actions
+    starts = np.zeros(len(widths), np.int64)
+    for layer in range(len(widths) - 1):
+        starts[layer + 1] = starts[layer] + network.trunks * widths[layer + 1] * size
+    hidden, deltas = np.empty(starts[-1], F32), np.empty(starts[-1], F32)
+    inputs, action = np.empty((widths[0], size), F32), np.empty((count, size), F32)
+    mean, mean_delta = np.empty((count, size), F32), np.empty((count, size), F32)
+    value, value_delta, log_prob = np.empty(size, F32), np.empty(size, F32), np.empty(size, F32)
+    return starts, hidden, deltas, inputs, action, mean, mean_delta, value, value_delta, log_prob
+
+
+@compiled()
+def _advantages(batch, rows, normalize, out):  # type: ignore[no-untyped-def]
+    """out = the minibatch's advantages, shifted and scaled to mean 0, std 1 if asked."""
+    for i in range(len(rows)):
+        out[i] = batch[3][rows[i]]
+    if normalize:
+        _standardize(out)
+
+
+@compiled()
+def _gradient(parameters, network, batch, rows, advantage, size, floats, scratch, gradient, losses):  # type: ignore[no-untyped-def]
+    """Writes the part of a minibatch of `size` samples that these rows have in its gradient and in its mean losses."""
+    observations, actions, log_probs, _, returns, values, previous = batch
+    _, clip, entropy_coef, value_coef, value_clip, _, _ = floats
+    starts, hidden, deltas, inputs, action, mean, mean_delta, value, value_delta, log_prob = scratch
+    count = network.actions
+    _gather(observations, rows, inputs)
+    _gather(actions, rows, action)
+    _forward(parameters, network, inputs, hidden, starts, mean, value)
+    log_std = parameters[network.log_std : network.log_std + count]
+    log_std_gradient = gradient[network.log_std : network.log_std + count]
+    entropy_part = entropy_coef * F32(len(rows)) / F32(size)
+    policy_loss, kl, pass_kl, clipped = _policy_gradient(
+        action, mean, log_std, rows, log_probs, previous, advantage, size, clip, entropy_part, log_prob, mean_delta, log_std_gradient
+    )
+    value_loss = _value_gradient(value, rows, returns, values, size, value_clip, value_coef, value_delta)
+    _backward(parameters, gradient, network, inputs, hidden, deltas, starts, mean_delta, value_delta)
+    losses[0], losses[1], losses[2], losses[3], losses[4] = policy_loss, value_loss, kl, pass_kl, clipped
+
+
+@compiled()
+def _apply(parameters, first, second, gradient, steps, network, floats, losses, sums):  # type: ignore[no-untyped-def]
+    """Clips the gradient's norm, takes Adam's step `steps` + 1 and adds to the sums; returns 0 if the gradient is not finite, else 1."""
+    learning_rate, _, _, _, _, max_norm, epsilon = floats
+    norm = math.sqrt(_squared_norm(gradient))
+    sums[0] += 1
+    if not math.isfinite(norm):
+        sums[1] += 1
+        return 0
+    entropy = 0.0
+    for a in range(network.actions):
+        entropy += parameters[network.log_std + a] + LOG_SQRT_2PI + 0.5
+    sums[2] += losses[0]
+    sums[3] += losses[1]
+    sums[4] += entropy
+    sums[5] += losses[2]
+    sums[6] += losses[3]
+    sums[7] += losses[4]
+    sums[8] += norm
+    sums[9] = max(sums[9], norm)
+    _adam(parameters, first, second, gradient, F32(min(1.0, max_norm / (norm + 1e-6))), steps + 1, learning_rate, epsilon)
+    return 1
 
 
 @compiled()
@@ -365,23 +430,23 @@ def _standardize(advantage):  # type: ignore[no-untyped-def]
 
 @compiled()
 def _policy_gradient(  # type: ignore[no-untyped-def]
-    action, mean, log_std, rows, old_log_probs, previous, advantage, clip, entropy_coef, log_prob, mean_delta, log_std_gradient
+    action, mean, log_std, rows, old_log_probs, previous, advantage, size, clip, entropy_coef, log_prob, mean_delta, log_std_gradient
 ):
-    """Writes d loss / d mean and d loss / d log_std; returns the surrogate loss, the two KLs and the clip fraction."""
-    count, size = action.shape
+    """Writes d loss / d mean and d loss / d log_std; returns these rows' part of the surrogate loss, both KLs and the clip fraction."""
+    count, samples = action.shape
     constant = F32(0)
     for a in range(count):
         constant -= log_std[a] + LOG_SQRT_2PI
-    for i in range(size):
+    for i in range(samples):
         log_prob[i] = constant
     for a in range(count):
         inverse_std = F32(math.exp(-log_std[a]))
-        for i in range(size):
+        for i in range(samples):
             z = (action[a, i] - mean[a, i]) * inverse_std
             mean_delta[a, i] = z
             log_prob[i] -= F32(0.5) * z * z
     loss, kl, pass_kl, clipped = 0.0, 0.0, 0.0, 0.0
-    for i in range(size):
+    for i in range(samples):
         row = rows[i]
         log_ratio = log_prob[i] - old_log_probs[row]
         excess = F32(math.expm1(log_ratio))
@@ -400,7 +465,7 @@ def _policy_gradient(  # type: ignore[no-untyped-def]
     for a in range(count):
         inverse_std = F32(math.exp(-log_std[a]))
         total = F32(0)
-        for i in range(size):
+        for i in range(samples):
             z = mean_delta[a, i]
             mean_delta[a, i] = log_prob[i] * z * inverse_std
             total += log_prob[i] * (z * z - F32(1))
@@ -409,12 +474,11 @@ def _policy_gradient(  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _value_gradient(value, rows, returns, old_values, value_clip, value_coef, value_delta):  # type: ignore[no-untyped-def]
-    """Writes d loss / d value; returns the mean (clipped) squared error."""
-    size = len(value)
+def _value_gradient(value, rows, returns, old_values, size, value_clip, value_coef, value_delta):  # type: ignore[no-untyped-def]
+    """Writes d loss / d value; returns these rows' part of the mean (clipped) squared error."""
     loss = 0.0
     factor = F32(2) * value_coef / F32(size)
-    for i in range(size):
+    for i in range(len(value)):
         target, old = returns[rows[i]], old_values[rows[i]]
         error = value[i] - target
         moved = old + min(max(value[i] - old, -value_clip), value_clip) - target

@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import difflib
+import importlib
+import inspect
+import re
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import load_env_creator
 from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from distppo.config.schema import EnvConfig
+from distppo.config.suggest import closest, did_you_mean
+from distppo.envs.failure import failure_text
 from distppo.errors import UserError
 from distppo.types import EnvSpec
 
 PEELED = (TimeLimit, OrderEnforcing, PassiveEnvChecker)
 """Wrappers of `gymnasium.make` that the collector replaces: it counts steps, resets in order and checks each fragment as a whole."""
+SUGGESTED_VERSIONS = 2
 
 
 def make_env(config: EnvConfig) -> tuple[gym.Env[Any, Any], EnvSpec]:
     """Makes the environment and its spec.
 
     The time limit is taken off and returned as `EnvSpec.max_episode_steps`: whoever steps the environment truncates. An environment that
-    truncates by itself still may.
+    truncates by itself still may, and wrappers it is registered with stay.
 
     Raises:
         UserError: the id is unknown, its module cannot be imported, the environment cannot be made with these kwargs, or its spaces are
@@ -30,10 +37,8 @@ def make_env(config: EnvConfig) -> tuple[gym.Env[Any, Any], EnvSpec]:
     """
     _quiet_mujoco()
     env = _made(config)
-    max_episode_steps = config.max_episode_steps
+    max_episode_steps = config.max_episode_steps or min(_time_limits(env), default=None)
     while isinstance(env, PEELED):
-        if isinstance(env, TimeLimit) and max_episode_steps is None:
-            max_episode_steps = env._max_episode_steps
         env = env.env
     return env, _spec(config.id, env, max_episode_steps)
 
@@ -46,26 +51,62 @@ def probe_env(config: EnvConfig) -> EnvSpec:
 
 
 def _made(config: EnvConfig) -> gym.Env[Any, Any]:
-    with warnings.catch_warnings():
-        # v4 ids are the ones people compare scores on; that a v5 exists is in the docs, not in every worker's output.
-        warnings.filterwarnings("ignore", message=r".*is out of date.*")
-        try:
-            return gym.make(config.id, disable_env_checker=True, **config.kwargs)
-        except gym.error.Error as error:
-            raise UserError(_unknown_id_message(config.id, error)) from error
-        except ImportError as error:
-            raise UserError(f"env.id {config.id!r}: {error}; is the package that defines it installed and on PYTHONPATH?") from error
-        except TypeError as error:
-            raise UserError(f"env.id {config.id!r} could not be made with env.kwargs {config.kwargs}: {error}") from error
+    module, _, name = config.id.rpartition(":")
+    if module:
+        _import(module, config.id)
+    if name not in gym.registry:
+        raise UserError(f"env.id {config.id!r}: no environment {name!r} is registered" + _suggestion(name))
+    try:
+        with warnings.catch_warnings():
+            # v4 ids are the ones people compare scores on; that a v5 exists is in the docs, not in every worker's output.
+            warnings.filterwarnings("ignore", message=r".*is out of date.*")
+            return gym.make(name, config.max_episode_steps, disable_env_checker=True, **config.kwargs)
+    except (gym.error.Error, ImportError) as error:
+        raise UserError(f"env.id {config.id!r} could not be made: {error}") from error
+    except Exception as error:
+        refused = re.search(r"unexpected keyword argument '(\w+)'", str(error)) if isinstance(error, TypeError) else None
+        if refused and refused[1] in config.kwargs:
+            raise UserError(_refused_kwarg_message(config.id, name, refused[1])) from error
+        settings = f" with env.kwargs {config.kwargs}" if config.kwargs else ""
+        raise UserError(f"env.id {config.id!r} could not be made{settings}:\n{failure_text(error)}") from error
 
 
-def _unknown_id_message(env_id: str, error: Exception) -> str:
-    candidates = difflib.get_close_matches(env_id, [str(name) for name in gym.registry], n=3)
-    if not candidates and ":" not in env_id:
-        base = env_id.rsplit("-v", 1)[0].lower()
-        candidates = [str(name) for name in gym.registry if str(name).rsplit("-v", 1)[0].lower() == base][:3]
-    hint = f" - did you mean {' or '.join(candidates)}?" if candidates else " - module:Env-v0 imports the module that registers it."
-    return f"env.id {env_id!r}: {str(error).rstrip('.')}{hint}"
+def _import(module: str, env_id: str) -> None:
+    """Imports the module that registers an environment."""
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise UserError(f"env.id {env_id!r}: {error}; is it installed, or its folder on PYTHONPATH?") from error
+    except Exception as error:
+        raise UserError(f"env.id {env_id!r}: importing {module!r} failed:\n{failure_text(error)}") from error
+
+
+def _suggestion(name: str) -> str:
+    """Returns the newest versions of what was probably meant, or how an environment becomes known."""
+    by_base: dict[str, list[str]] = {}
+    for known, spec in gym.registry.items():
+        by_base.setdefault(spec.name, []).append(known)
+    base = closest(re.sub(r"-v\d+$", "", name), by_base)
+    if base is None:
+        return "; module:Env-v0 imports the module that registers it"
+    newest = sorted(by_base[base], key=lambda known: gym.registry[known].version or 0, reverse=True)
+    return f" - did you mean {' or '.join(newest[:SUGGESTED_VERSIONS])}?"
+
+
+def _refused_kwarg_message(env_id: str, name: str, refused: str) -> str:
+    entry_point = gym.registry[name].entry_point
+    creator = load_env_creator(entry_point) if isinstance(entry_point, str) else entry_point
+    accepted = [parameter for parameter in inspect.signature(creator).parameters if parameter not in ("args", "kwargs")] if creator else []
+    hint = did_you_mean(refused, accepted) or (f"; it takes {', '.join(accepted)}" if accepted else "; it takes none")
+    return f"env.kwargs.{refused}: {env_id} does not take it{hint}"
+
+
+def _time_limits(env: gym.Env[Any, Any]) -> Iterator[int]:
+    """Yields the limit of every TimeLimit around the environment, at whatever depth."""
+    while isinstance(env, gym.Wrapper):
+        if isinstance(env, TimeLimit):
+            yield env._max_episode_steps
+        env = env.env
 
 
 def _spec(env_id: str, env: gym.Env[Any, Any], max_episode_steps: int | None) -> EnvSpec:

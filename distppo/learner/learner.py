@@ -26,6 +26,8 @@ from distppo.types import EnvSpec, Moments, PolicySnapshot, PolicySpec, Rollout
 RATIO_TOLERANCE = 1e-2
 """Largest |ratio - 1| before the first gradient step that float32 can explain; beyond it, learner and workers hold different policies."""
 RATIO_SAMPLE = 512
+THREADED_WORK = 2**24
+"""Parameters x minibatch size from which a second thread pays: about a millisecond of arithmetic, against 0.1 ms to share it out."""
 
 
 class Targets(NamedTuple):
@@ -48,10 +50,10 @@ class Learner:
     Args:
         config: of the run.
         env: spec of its environment.
+        cores: that are free while it works; used where learner.threads is auto and the minibatches are large enough to share out.
     """
 
-    def __init__(self, config: Config, env: EnvSpec) -> None:
-        torch.set_num_threads(config.learner.threads or 1)
+    def __init__(self, config: Config, env: EnvSpec, *, cores: int = 1) -> None:
         torch.set_flush_denormal(True)
         self.config = config
         self.version = 0
@@ -63,7 +65,9 @@ class Learner:
         self._spec = PolicySpec(env, config.network.activation, self._network.layout, clip)
         parameters = initial_parameters(env, config.network, env_seed(config.run.seed, Purpose.NETWORK_INIT))
         self._vectors = OptimizerVectors(parameters, np.zeros_like(parameters), np.zeros_like(parameters))
-        self._step = make_step(config.learner, config.network, env)
+        threads = config.learner.threads or _worthwhile_threads(cores, len(parameters) * config.ppo.mini_batch_size)
+        torch.set_num_threads(threads)
+        self._step = make_step(config.learner, config.network, env, threads)
         self._moments = {
             "obs_moments": empty_moments(env.observation_shape),
             "return_moments": empty_moments(()),
@@ -320,3 +324,8 @@ class Learner:
             "dist/policy_version": float(self.version),
             "dist/obs_count": float(self._moments["obs_moments"].count),
         }
+
+
+def _worthwhile_threads(cores: int, work: int) -> int:
+    """Returns `cores` where a minibatch is enough work (parameters x samples) to share out, else 1."""
+    return cores if work >= THREADED_WORK else 1

@@ -29,15 +29,21 @@ class UpdateStep(Protocol):
         """Takes one gradient step per contiguous slice of the permutation [B]: changes `vectors` in place, returns sums over the steps."""
 
 
-def make_step(config: LearnerConfig, network: NetworkConfig, env: EnvSpec) -> UpdateStep:
+def make_step(config: LearnerConfig, network: NetworkConfig, env: EnvSpec, threads: int = 1) -> UpdateStep:
     """Returns the step that `learner.step` asks for; auto takes the fused kernel on a CPU and torch elsewhere.
+
+    Args:
+        config: of the learner.
+        network: of the policy.
+        env: shapes.
+        threads: of the fused kernel (torch's are set for the process).
 
     Raises:
         UserError: learner.device is cuda and torch finds none.
     """
     device = _device(config.device)
     if config.step == "fused" or (config.step == "auto" and device.type == "cpu" and not config.compile):
-        return FusedStep(network, env)
+        return FusedStep(network, env, threads)
     return TorchStep(ActorCritic(env, network), device, compiled=config.compile)
 
 
@@ -52,12 +58,12 @@ def _device(name: str) -> torch.device:
 class FusedStep:
     """The epoch kernel of `distppo.algo.fused`."""
 
-    name = "fused"
-
-    def __init__(self, network: NetworkConfig, env: EnvSpec) -> None:
+    def __init__(self, network: NetworkConfig, env: EnvSpec, threads: int = 1) -> None:
         from distppo.algo import fused
 
         layout = ActorCritic(env, network).layout
+        self.name = "fused" if threads == 1 else f"fused, {threads} threads"
+        self._threads = threads
         self._run = fused.fused_epoch
         self._network = fused.network_of(layout, env.observation_size, network.activation)
 
@@ -65,7 +71,7 @@ class FusedStep:
         self, vectors: OptimizerVectors, batch: Batch, permutation: np.ndarray, mini_batch_size: int, coefficients: Coefficients
     ) -> EpochStats:
         """Runs the kernel once."""
-        return self._run(self._network, vectors, batch, permutation, mini_batch_size, coefficients)
+        return self._run(self._network, vectors, batch, permutation, mini_batch_size, coefficients, self._threads)
 
 
 class TorchStep:

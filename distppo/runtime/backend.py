@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -16,6 +17,11 @@ from distppo.types import EnvSpec, PolicySnapshot, Rollout
 Handle = Any
 """Something a backend hands out and takes back: an object itself or a reference to one in the object store."""
 LearnerState = tuple[Mapping[str, np.ndarray], Mapping[str, Any]]
+
+
+def available_cores() -> int:
+    """Returns the cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class StopRequested(Exception):
@@ -69,7 +75,7 @@ class LocalBackend:
     def __init__(self, config: Config, env: EnvSpec, *, first_iteration: int, restored: LearnerState | None) -> None:
         ((first_env, num_envs),) = share_envs(config.rollout.num_envs, 1)
         self._worker = Worker(config, first_env, num_envs, first_iteration)
-        self._learner = LearnerProcess(config, env, restored)
+        self._learner = LearnerProcess(config, env, restored, available_cores())
         self.step_name = self._learner.ready()
 
     @property

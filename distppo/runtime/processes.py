@@ -83,13 +83,16 @@ class LearnerProcess:
         config: of the run.
         env: spec of its environment.
         restored: (arrays, values) of `Learner.state` to continue from.
+        cores: free while it works.
     """
 
-    def __init__(self, config: Config, env: EnvSpec, restored: tuple[Mapping[str, np.ndarray], Mapping[str, Any]] | None) -> None:
+    def __init__(
+        self, config: Config, env: EnvSpec, restored: tuple[Mapping[str, np.ndarray], Mapping[str, Any]] | None, cores: int = 1
+    ) -> None:
         # Here and not above: a worker process must not import torch, and it imports this module.
         from distppo.learner import Learner
 
-        self._learner = Learner(config, env)
+        self._learner = Learner(config, env, cores=cores)
         if restored is not None:
             self._learner.load_state(*restored)
 

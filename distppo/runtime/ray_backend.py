@@ -8,25 +8,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-for _name, _value in {
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # One thread a process: inherited by every process of a local cluster.
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}.items():
-    os.environ.setdefault(_name, _value)
+import ray
+from ray.exceptions import RayTaskError
 
-import ray  # noqa: E402
-from ray.exceptions import RayTaskError  # noqa: E402
-
-from distppo.config import Config  # noqa: E402
-from distppo.errors import ResourceError, UserError  # noqa: E402
-from distppo.evaluation.episodes import EpisodeResult  # noqa: E402
-from distppo.runtime.backend import LearnerState, StopRequested  # noqa: E402
-from distppo.runtime.processes import LearnerProcess, UpdateReport, Worker, share_envs, share_episodes  # noqa: E402
-from distppo.types import EnvSpec  # noqa: E402
+from distppo.config import Config
+from distppo.errors import ResourceError, UserError
+from distppo.evaluation.episodes import EpisodeResult
+from distppo.runtime.backend import LearnerState, StopRequested, available_cores
+from distppo.runtime.processes import LearnerProcess, UpdateReport, Worker, share_envs, share_episodes
+from distppo.types import EnvSpec
 
 POLL_SECONDS = 0.2
 """How often a wait looks whether the user wants to stop."""
@@ -66,6 +56,7 @@ class RayBackend:
         self._should_stop = should_stop
         self._actors: list[Any] = []
         self._owns_ray = not ray.is_initialized()
+        self._started_ray = self._owns_ray and address is None
         try:
             self.num_workers = _connect(config, env, address) if self._owns_ray else _auto_workers(config)
             self._shares = share_envs(config.rollout.num_envs, self.num_workers)
@@ -133,10 +124,9 @@ class RayBackend:
         needed = {"CPU": float(self.num_workers * WORKER_CPUS + LEARNER_CPUS), "GPU": float(gpus)}
         _require(needed)
         learner_options: dict[str, Any] = {"num_cpus": LEARNER_CPUS, "num_gpus": gpus, "max_restarts": 0}
-        if config.learner.threads:
-            threads = str(config.learner.threads)
-            learner_options["runtime_env"] = {"env_vars": {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}}
-        self._learner: Any = learner_class.options(**learner_options).remote(config, env, restored)
+        # On this machine the workers wait while the learner works, except in overlap mode.
+        cores = available_cores() if self._started_ray and config.rollout.mode == "sync" else LEARNER_CPUS
+        self._learner: Any = learner_class.options(**learner_options).remote(config, env, restored, cores)
         self._actors.append(self._learner)
         worker_options = worker_class.options(num_cpus=WORKER_CPUS, max_restarts=0, max_task_retries=0)
         self._workers: list[Any] = [
@@ -200,13 +190,8 @@ def _auto_workers(config: Config) -> int:
     """Returns rollout.num_workers, or one a core: in sync mode the learner works while the workers wait, so locally it needs no core."""
     if config.rollout.num_workers is not None:
         return config.rollout.num_workers
-    cores = int(ray.cluster_resources().get("CPU", 1)) - LEARNER_CPUS if ray.is_initialized() else _cores()
+    cores = int(ray.cluster_resources().get("CPU", 1)) - LEARNER_CPUS if ray.is_initialized() else available_cores()
     return max(1, min(cores, config.rollout.num_envs))
-
-
-def _cores() -> int:
-    """Returns the cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _store_bytes(config: Config, env: EnvSpec) -> int:

@@ -93,6 +93,17 @@ def test_fused_equals_torch_after_a_thousand_gradient_steps():
     assert_same(network, DEFAULT._replace(learning_rate=1e-4), epochs=125)
 
 
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_change_nothing_but_rounding_and_repeat_to_the_bit(threads):
+    network = NetworkConfig(hidden_sizes=(16, 8), activation="elu")
+    one, one_stats, _ = run(FusedStep(network, ENV), network, DEFAULT)
+    first, first_stats, _ = run(FusedStep(network, ENV, threads), network, DEFAULT)
+    again, *_ = run(FusedStep(network, ENV, threads), network, DEFAULT)
+    np.testing.assert_allclose(first.parameters, one.parameters, atol=3e-5)
+    np.testing.assert_allclose(first_stats, one_stats, rtol=2e-3, atol=2e-3)
+    np.testing.assert_array_equal(first.parameters, again.parameters)
+
+
 @pytest.mark.parametrize("name", ["fused", "torch"])
 def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(name):
     network = NetworkConfig(hidden_sizes=(8,))

@@ -1,0 +1,14 @@
+"""What to say when an environment's own code raises."""
+
+from __future__ import annotations
+
+import traceback
+
+FRAMES = 3
+
+
+def failure_text(error: BaseException) -> str:
+    """Returns the end of the traceback, where the reason is, indented: the last frames and the exception."""
+    frames = traceback.format_list(traceback.extract_tb(error.__traceback__)[-FRAMES:])
+    lines = "".join([*frames, *traceback.format_exception_only(error)]).splitlines()
+    return "\n".join(f"  {line}" for line in lines)
