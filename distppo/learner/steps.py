@@ -75,9 +75,15 @@ class FusedStep:
 
 
 class TorchStep:
-    """`minibatch_step` in a loop, eager or compiled, on any device.
+    """`minibatch_step` in a loop, eager or compiled, on any device; on a GPU replayed as one CUDA graph.
 
-    On a CPU its tensors are the learner's vectors themselves; on a GPU they are copied there for each epoch and back.
+    On a CPU its tensors are the learner's arrays themselves. On a GPU they are static buffers: of the batch only what changed since the
+    last epoch is moved, which is everything once an iteration and, where advantages are recomputed, those.
+
+    Args:
+        network: whose loss is minimized.
+        device: where.
+        compiled: through torch.compile.
     """
 
     def __init__(self, network: ActorCritic, device: torch.device, *, compiled: bool) -> None:
@@ -85,32 +91,88 @@ class TorchStep:
         self._device = device
         step = minibatch_step_of(network)
         self._step = torch.compile(step, fullgraph=True, dynamic=False) if compiled else step
+        self._sources: list[np.ndarray] = []
+        self._tensors: list[Tensor] = []
+        self._rows = torch.zeros(0)
+        self._graph: tuple[tuple[int, bool], torch.cuda.CUDAGraph] | None = None
 
     def epoch(
         self, vectors: OptimizerVectors, batch: Batch, permutation: np.ndarray, mini_batch_size: int, coefficients: Coefficients
     ) -> EpochStats:
         """Runs the epoch without reading a number back until its end."""
-        device = self._device
-        state = [torch.from_numpy(array).to(device) for array in (vectors.parameters, vectors.first_moment, vectors.second_moment)]
-        # One element, not zero dimensions: torch 2.13's compiled code loses an in-place change of a zero-dimensional CPU tensor.
-        steps_taken = torch.tensor([float(vectors.gradient_steps)], dtype=torch.float64, device=device)
-        order = torch.from_numpy(permutation)
-        shuffled = [torch.from_numpy(array)[order].to(device) for array in batch]
-        # float32 as in the kernel; a tensor, so that a changed coefficient does not recompile the step.
-        floats = torch.tensor(coefficients[:-1], dtype=torch.float32, device=device)
-        sums = torch.zeros(len(EpochStats._fields), device=device, dtype=torch.float64)
+        self._hold([vectors.parameters, vectors.first_moment, vectors.second_moment, *batch], mini_batch_size)
+        key = (mini_batch_size, coefficients.normalize_advantages)
+        if self._device.type == "cuda" and (self._graph is None or self._graph[0] != key):
+            self._graph = (key, self._captured(coefficients.normalize_advantages))
+        self._upload()
+        self._steps_taken.fill_(float(vectors.gradient_steps))
+        self._floats.copy_(torch.tensor(coefficients[:-1], dtype=torch.float32))
+        self._sums.zero_()
+        order = torch.from_numpy(permutation).to(self._device)
         for start in range(0, len(order), mini_batch_size):
-            minibatch = [array[start : start + mini_batch_size] for array in shuffled]
-            new_log_probs, stats = self._step(state, steps_taken, minibatch, floats, coefficients.normalize_advantages)
-            minibatch[-1].copy_(new_log_probs)
-            sums[:-1] += stats[:-1]
-            sums[-1] = torch.maximum(sums[-1], stats[-1])
-        torch.from_numpy(batch.previous_log_probs)[order] = shuffled[-1].cpu()
-        if device.type != "cpu":
-            for array, tensor in zip((vectors.parameters, vectors.first_moment, vectors.second_moment), state, strict=True):
+            self._rows.copy_(order[start : start + mini_batch_size])
+            if self._graph is None:
+                self._one_step(coefficients.normalize_advantages)
+            else:
+                self._graph[1].replay()
+        self._download(vectors, batch)
+        return EpochStats._make(self._sums.tolist())
+
+    def _one_step(self, normalize: bool) -> None:
+        state, batch = self._tensors[:3], self._tensors[3:]
+        minibatch = [array[self._rows] for array in batch]
+        new_log_probs, stats = self._step(state, self._steps_taken, minibatch, self._floats, normalize)
+        batch[-1].index_copy_(0, self._rows, new_log_probs)
+        self._sums[:-1] += stats[:-1]
+        self._sums[-1] = torch.maximum(self._sums[-1], stats[-1])
+
+    def _hold(self, arrays: list[np.ndarray], mini_batch_size: int) -> None:
+        """Makes the tensors that stand for these arrays; on a GPU they stay where they are as long as the shapes do."""
+        on_cpu = self._device.type == "cpu"
+        fits = [tuple(tensor.shape) for tensor in self._tensors] == [array.shape for array in arrays]
+        self._arrays = arrays
+        if on_cpu:
+            self._tensors = [torch.from_numpy(array) for array in arrays]
+        elif not fits:
+            self._graph, self._sources = None, []
+            self._tensors = [torch.zeros(array.shape, device=self._device) for array in arrays]
+        if not fits or len(self._rows) != mini_batch_size:
+            self._graph = None
+            self._rows = torch.zeros(mini_batch_size, dtype=torch.int64, device=self._device)
+            self._floats = torch.zeros(len(Coefficients._fields) - 1, device=self._device)
+            self._sums = torch.zeros(len(EpochStats._fields), dtype=torch.float64, device=self._device)
+            # One element, not zero dimensions: torch 2.13's compiled code loses an in-place change of a zero-dimensional CPU tensor.
+            self._steps_taken = torch.zeros(1, dtype=torch.float64, device=self._device)
+
+    def _captured(self, normalize: bool) -> torch.cuda.CUDAGraph:
+        """Records one step on the static buffers, whose contents it spoils: they are filled afterwards."""
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                self._one_step(normalize)
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._one_step(normalize)
+        self._sources = []
+        return graph
+
+    def _upload(self) -> None:
+        """Fills the GPU's buffers: the optimizer's vectors always, of the batch what is not there yet."""
+        if self._device.type == "cpu":
+            return
+        for index, (array, tensor) in enumerate(zip(self._arrays, self._tensors, strict=True)):
+            if index < 3 or not self._sources or array is not self._sources[index]:
+                tensor.copy_(torch.from_numpy(array))
+        self._sources = self._arrays
+
+    def _download(self, vectors: OptimizerVectors, batch: Batch) -> None:
+        if self._device.type != "cpu":
+            for array, tensor in zip(self._arrays[:3], self._tensors[:3], strict=True):
                 torch.from_numpy(array).copy_(tensor)
-        vectors.gradient_steps = int(steps_taken.item())
-        return EpochStats(*sums.tolist())
+            torch.from_numpy(batch.previous_log_probs).copy_(self._tensors[-1])
+        vectors.gradient_steps = round(self._steps_taken.item())
 
 
 def split_parameters(vector: Tensor, layout: tuple[ParameterSlot, ...]) -> dict[str, Tensor]:
