@@ -26,6 +26,8 @@ from distppo.types import EnvSpec, Moments, PolicySnapshot, PolicySpec, Rollout
 RATIO_TOLERANCE = 1e-2
 """Largest |ratio - 1| before the first gradient step that float32 can explain; beyond it, learner and workers hold different policies."""
 RATIO_SAMPLE = 512
+LOG_WEIGHT_BOUND = 1.0
+"""Importance weights of stale data stay within [1/e, e]."""
 THREADED_WORK = 2**24
 """Parameters x minibatch size from which a second thread pays: about a millisecond of arithmetic, against 0.1 ms to share it out."""
 
@@ -120,9 +122,12 @@ class Learner:
         reward_scale = self._merge_returns(fragments)
         rewards = fragments.rewards / np.float32(reward_scale)
         targets = self._targets(fragments, rewards)
-        batch = self._batch(fragments, targets)
-        error = self._ratio_error(batch) if staleness == 0 else 0.0
-        stats, epochs = self._run_epochs(batch, fragments, rewards)
+        batch, weights, error = self._batch(fragments), None, 0.0
+        if staleness == 0:
+            error = self._ratio_error(batch)
+        else:
+            batch, weights = self._decoupled(batch)
+        stats, epochs = self._run_epochs(batch, fragments, rewards, targets, weights)
         self._check_finite(stats)
         self._moments["obs_moments"] = merge_all(self._moments["obs_moments"], fragments.obs_moments)
         self.version += 1
@@ -221,52 +226,73 @@ class Learner:
         moments = self._moments["value_moments"]
         return np.float32(moments.mean), np.float32(standard_deviation(moments))
 
-    def _batch(self, fragments: Fragments, targets: Targets) -> Batch:
-        if self.config.normalization.values:
-            self._moments["value_moments"] = merge(self._moments["value_moments"], moments_of(targets.returns.reshape(-1)))
+    def _batch(self, fragments: Fragments) -> Batch:
+        """Returns the samples; advantages, returns and values are filled in by `_with_targets`."""
         log_probs = fragments.log_probs.reshape(-1)
         observations = fragments.observations[:-1]
-        batch = Batch(
+        empty = np.empty(0, np.float32)
+        return Batch(
             observations=observations.reshape(-1, observations.shape[-1]),
             actions=fragments.actions.reshape(len(log_probs), -1),
             log_probs=log_probs,
-            advantages=log_probs,
-            returns=log_probs,
-            values=log_probs,
+            advantages=empty,
+            returns=empty,
+            values=empty,
             previous_log_probs=log_probs.copy(),
         )
-        return self._with_targets(batch, targets)
 
-    def _with_targets(self, batch: Batch, targets: Targets) -> Batch:
-        """Returns the batch with these advantages, returns and values, the latter two in the critic's units."""
+    def _with_targets(self, batch: Batch, targets: Targets, weights: np.ndarray | None) -> Batch:
+        """Returns the batch with these (weighted) advantages, returns and values, the latter two in the critic's units."""
         advantages = targets.advantages.reshape(-1)
+        if weights is not None:
+            advantages = advantages * weights
         if self.config.ppo.advantage_normalization == "batch":
             advantages = (advantages - advantages.mean()) / (advantages.std(ddof=1) + np.float32(1e-8))
         shift, scale = self._value_units()
         returns, values = ((array.reshape(-1) - shift) / scale for array in (targets.returns, targets.values))
         return batch._replace(advantages=advantages, returns=returns, values=values)
 
+    def _log_probs(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
+        """Returns log-probs [n] of actions [n, A] under the current policy."""
+        with torch.inference_mode():
+            parameters = split_parameters(torch.from_numpy(self._vectors.parameters), self._spec.layout)
+            policy = self._network.distribution(parameters, torch.from_numpy(observations))
+            log_probs: np.ndarray = policy.log_prob(torch.from_numpy(actions)).numpy()
+        return log_probs
+
+    def _decoupled(self, batch: Batch) -> tuple[Batch, np.ndarray]:
+        """Returns stale data as the decoupled objective takes it: ratios to the current policy, and weights [B] for the advantages.
+
+        Hilton, Cobbe, Schulman: "Batch size-invariance for policy optimization" (2021), https://arxiv.org/abs/2110.00641. The weight
+        pi_current / pi_behaviour is positive and constant in the update, so it can be part of the advantages.
+        """
+        current = self._log_probs(batch.observations, batch.actions)
+        weights = np.exp(np.clip(current - batch.log_probs, -LOG_WEIGHT_BOUND, LOG_WEIGHT_BOUND))
+        return batch._replace(log_probs=current, previous_log_probs=current.copy()), weights
+
     def _ratio_error(self, batch: Batch) -> float:
         """Checks on a sample that learner and workers act alike: before the first gradient step every ratio is 1."""
         sample = slice(None, None, max(1, len(batch.log_probs) // RATIO_SAMPLE))
-        with torch.inference_mode():
-            parameters = split_parameters(torch.from_numpy(self._vectors.parameters), self._spec.layout)
-            policy = self._network.distribution(parameters, torch.from_numpy(batch.observations[sample]))
-            log_probs = policy.log_prob(torch.from_numpy(batch.actions[sample])).numpy()
+        log_probs = self._log_probs(batch.observations[sample], batch.actions[sample])
         error = ratio_error(log_probs, batch.log_probs[sample])
         assert error < RATIO_TOLERANCE, f"ratio {1 + error:.4f} before the first gradient step: the workers acted with another policy"
         return error
 
-    def _run_epochs(self, batch: Batch, fragments: Fragments, rewards: np.ndarray) -> tuple[EpochStats, int]:
+    def _run_epochs(
+        self, batch: Batch, fragments: Fragments, rewards: np.ndarray, targets: Targets, weights: np.ndarray | None
+    ) -> tuple[EpochStats, int]:
         """Makes the shuffled passes; returns their sums and how many were made."""
         ppo = self.config.ppo
         if ppo.lr_schedule != "kl":
             self._learning_rate = scheduled_rate(ppo.lr_schedule, ppo.learning_rate, self.env_steps / self.config.run.total_timesteps)
+        if self.config.normalization.values:
+            self._moments["value_moments"] = merge(self._moments["value_moments"], moments_of(targets.returns.reshape(-1)))
+        batch = self._with_targets(batch, targets, weights)
         shuffle = stream(self.config.run.seed, Purpose.MINIBATCHES, self.version)
         total = EMPTY_STATS
         for epoch in range(ppo.epochs):
             if epoch > 0 and ppo.recompute_advantages:
-                batch = self._with_targets(batch, self._targets(fragments, rewards))
+                batch = self._with_targets(batch, self._targets(fragments, rewards), weights)
             permutation = shuffle.permutation(len(batch.log_probs))
             stats = self._step.epoch(self._vectors, batch, permutation, ppo.mini_batch_size, self._coefficients())
             total = total.merged(stats)

@@ -14,6 +14,7 @@ from distppo.config import load_config
 from distppo.envs import VectorStepper
 from distppo.errors import UserError
 from distppo.learner import Learner
+from distppo.learner.fragments import join_rollouts
 
 SMALL = {"num_envs": 4, "num_steps": 32, "mini_batch_size": 16, "epochs": 3, "hidden_sizes": [8, 8], "total_timesteps": 10_000}
 
@@ -218,3 +219,20 @@ def test_every_configured_number_of_envs_splits_into_workers_the_same_way():
     whole, split = Run(workers=1).iterate(2), Run(workers=4).iterate(2)
     np.testing.assert_allclose(whole.learner.state()[0]["parameters"], split.learner.state()[0]["parameters"], atol=1e-4)
     assert dataclasses.replace(whole.config) == split.config
+
+
+def test_stale_data_is_clipped_around_the_current_policy_and_weighted_back_to_the_behaviour_policy():
+    run = Run(mode="overlap", epochs=1, mini_batch_size=128, learning_rate=0.05)
+    ahead = run.collect(1)  # with version 0, learned from at version 1
+    _, first = run.learner.update(*run.collect(0))
+    batch = run.learner._batch(join_rollouts(ahead, num_envs=4, version=0))
+    stale, weights = run.learner._decoupled(batch)
+    current = run.learner._log_probs(batch.observations, batch.actions)
+    np.testing.assert_array_equal(stale.log_probs, current)
+    np.testing.assert_allclose(weights, np.exp(np.clip(current - batch.log_probs, -1.0, 1.0)), rtol=1e-6)
+    assert np.abs(weights - 1.0).max() > 0.01
+    _, second = run.learner.update(*ahead)
+    # The only gradient step starts at the current policy: it sees none of the staleness in its ratios.
+    assert (first["dist/staleness"], second["dist/staleness"]) == (0.0, 1.0)
+    assert second["train/approx_kl"] == pytest.approx(0.0, abs=1e-9)
+    assert second["train/clip_fraction"] == 0.0
