@@ -188,7 +188,10 @@ def run_script(python: Path, script: str, task: Task, flags: list[str], log: Pat
 
 
 def run_distppo(task: Task, mode: str) -> dict[str, Any]:
-    """Trains with launch.py and returns the rate between the rows of its metrics.jsonl after the warm-up and at the end."""
+    """Trains with launch.py and returns the rate between two rows of its metrics.jsonl.
+
+    They are those after the warm-up and before the last iteration: beside the last update of overlap mode nothing is collected.
+    """
     recipe = task.recipe
     settings = {
         "rollout.mode": mode,
@@ -206,12 +209,12 @@ def run_distppo(task: Task, mode: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as directory:
         run = Path(directory) / "run"
         command = [sys.executable, "launch.py", "train", "--env", task.env, "--num-envs", str(recipe.num_envs), *flags]
-        command += ["--total-timesteps", str(task.total_steps), "--run-dir", str(run), "--no-progress"]
+        command += ["--total-timesteps", str(task.total_steps + 1), "--run-dir", str(run), "--no-progress"]
         _output(command, Path(directory) / "log", cwd=ROOT)
         rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         summary = json.loads((run / "summary.json").read_text())
     rows = [row for row in rows if "time/total_timesteps" in row]
-    first, last = rows[WARM_UP - 1], rows[-1]
+    first, last = rows[WARM_UP - 1], rows[-2]
     env_steps = last["time/total_timesteps"] - first["time/total_timesteps"]
     seconds = last["time/time_elapsed"] - first["time/time_elapsed"]
     record = {"env_steps": env_steps, "seconds": seconds, "env_steps_per_second": env_steps / seconds}

@@ -88,16 +88,18 @@ def play(contestants: list[Contestant], task: Task, rounds: int, failures: dict[
     results: Results = {contestant.name: [] for contestant in contestants}
     for number in range(rounds):
         for contestant in contestants:
-            variants = list(contestant.variants) if number == 0 else [record["variant"] for record in fastest(results[contestant.name])[:1]]
+            first = fastest(results[contestant.name])
+            variants = list(contestant.variants) if number == 0 else [record["variant"] for record in first[:1]]
             for variant in variants:
+                label = f"{contestant.name}, {variant}" if variant else contestant.name
                 try:
                     record = contestant.variants[variant](task)
                 except RunFailed as error:
-                    failures[f"{contestant.name} {variant}".strip()] = str(error)
-                    print(f"round {number + 1}  {contestant.name} {variant}: {error}", file=sys.stderr, flush=True)
+                    failures[label] = str(error)
+                    print(f"round {number + 1}  {label}: {error}", file=sys.stderr, flush=True)
                     continue
                 results[contestant.name].append({"round": number, "variant": variant, "load": os.getloadavg()[0], **record})
-                print(f"round {number + 1}  {contestant.name} {variant}: {record['env_steps_per_second']:,.0f} env steps/s", flush=True)
+                print(f"round {number + 1}  {label}: {record['env_steps_per_second']:,.0f} env steps/s", flush=True)
     return results
 
 
@@ -118,7 +120,7 @@ def markdown(report: dict[str, Any]) -> str:
     lines = [
         f"{report['env']}, recipe {report['recipe']}, {report['date']}",
         "",
-        "| | variant | env steps/s, median (min - max) | distppo sync is faster by, median (min - max) |",
+        "| | variant | env steps/s, median (min - max) | distppo sync / this, median (min - max) |",
         "|---|---|---|---|",
     ]
     for name, records in report["runs"].items():

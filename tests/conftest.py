@@ -1,4 +1,4 @@
-"""What every test gets: one compute thread, no window system, a quiet Ray."""
+"""What every test gets: one compute thread and a quiet Ray."""
 
 from __future__ import annotations
 

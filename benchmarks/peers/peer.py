@@ -43,7 +43,10 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def read(made: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Returns the arguments with `hidden` as a list, `batch` and `iterations` (warm-up included) added; processes started from here on compute with `threads` threads."""
+    """Returns the arguments with `hidden` as a list, `batch` and `iterations` (warm-up included) added.
+
+    Processes started from here on compute with `threads` threads.
+    """
     task = made.parse_args(argv)
     task.hidden = [int(width) for width in task.hidden.split(",")]
     task.batch = task.num_envs * task.num_steps

@@ -8,7 +8,8 @@ FRAMES = 3
 
 
 def failure_text(error: BaseException) -> str:
-    """Returns the end of the traceback, where the reason is, indented: the last frames and the exception."""
-    frames = traceback.format_list(traceback.extract_tb(error.__traceback__)[-FRAMES:])
-    lines = "".join([*frames, *traceback.format_exception_only(error)]).splitlines()
+    """Returns the end of the traceback, where the reason is, indented: the last frames below the one that caught it, and the exception."""
+    frames = traceback.extract_tb(error.__traceback__)
+    shown = traceback.format_list(frames[1:][-FRAMES:] or frames)
+    lines = "".join([*shown, *traceback.format_exception_only(error)]).splitlines()
     return "\n".join(f"  {line}" for line in lines)

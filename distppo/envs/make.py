@@ -122,10 +122,18 @@ def _spec(env_id: str, env: gym.Env[Any, Any], max_episode_steps: int | None) ->
         id=env_id,
         observation_shape=tuple(observations.shape),
         action_shape=tuple(actions.shape),
-        action_low=tuple(float(x) for x in actions.low.reshape(-1)),
-        action_high=tuple(float(x) for x in actions.high.reshape(-1)),
+        action_low=_float32_bounds(actions.low, np.inf),
+        action_high=_float32_bounds(actions.high, -np.inf),
         max_episode_steps=max_episode_steps,
     )
+
+
+def _float32_bounds(bounds: np.ndarray, inwards: float) -> tuple[float, ...]:
+    """Returns the bounds as float32 numbers, which actions are, rounded towards the inside: 0.4 in float32 is above 0.4 in float64."""
+    exact = bounds.reshape(-1).astype(np.float64)
+    rounded = exact.astype(np.float32)
+    outside = (rounded < exact) if inwards > 0 else (rounded > exact)
+    return tuple(float(x) for x in np.where(outside, np.nextafter(rounded, np.float32(inwards)), rounded))
 
 
 def _quiet_mujoco() -> None:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
+from distppo.envs.failure import failure_text
+from distppo.errors import UserError
 from distppo.types import EpisodeStats
 
 
@@ -55,9 +57,21 @@ class VectorStepper:
         Args:
             seeds: one per environment; later episodes go on with the environment's own generator.
             out: [N, *S] float64, first observations.
+
+        Raises:
+            UserError: an environment raised, or its observation has another shape than its space says.
         """
         for n, (env, seed) in enumerate(zip(self.envs, seeds, strict=True)):
-            out[n], _ = env.reset(seed=seed)
+            try:
+                observation, _ = env.reset(seed=seed)
+            except Exception as error:
+                raise self._failed(n, error) from error
+            if np.shape(observation) != out[n].shape:
+                raise UserError(
+                    f"{self._name(n)}: reset() gave an observation of shape {np.shape(observation)}, "
+                    f"but its observation_space has shape {out[n].shape}"
+                )
+            out[n] = observation
             self._forget_episode(n)
 
     def step(
@@ -83,25 +97,32 @@ class VectorStepper:
 
         Returns:
             The episodes that ended, in order of n.
+
+        Raises:
+            UserError: an environment raised; the message has the end of its traceback.
         """
         ended: list[EpisodeEnd] = []
         gamma, limit, lengths, discounted, returns = self.gamma, self.max_episode_steps, self._lengths, self._discounted, self._returns
         shaped = actions.reshape(len(actions), *self.action_shape)
-        for n, step in enumerate(self._steps):
-            observation, reward, terminated, truncated, _ = step(shaped[n])
-            reward = float(reward)
-            rewards[n] = reward
-            returns[n] += reward
-            discounted_returns[n] = discounted[n] = gamma * discounted[n] + reward
-            lengths[n] = length = lengths[n] + 1
-            if terminated or truncated or length == limit:
-                if terminated:
-                    terminations[n] = True
-                else:
-                    truncations[n] = True
-                ended.append(self._end_episode(n, t, np.array(observation), bool(terminated)))
-                observation, _ = self.envs[n].reset()
-            observations[n] = observation
+        n = 0
+        try:
+            for n, step in enumerate(self._steps):
+                observation, reward, terminated, truncated, _ = step(shaped[n])
+                reward = float(reward)
+                rewards[n] = reward
+                returns[n] += reward
+                discounted_returns[n] = discounted[n] = gamma * discounted[n] + reward
+                lengths[n] = length = lengths[n] + 1
+                if terminated or truncated or length == limit:
+                    if terminated:
+                        terminations[n] = True
+                    else:
+                        truncations[n] = True
+                    ended.append(self._end_episode(n, t, np.array(observation), bool(terminated)))
+                    observation, _ = self.envs[n].reset()
+                observations[n] = observation
+        except Exception as error:
+            raise self._failed(n, error) from error
         return ended
 
     def close(self) -> None:
@@ -116,3 +137,10 @@ class VectorStepper:
 
     def _forget_episode(self, n: int) -> None:
         self._lengths[n], self._returns[n], self._discounted[n] = 0, 0.0, 0.0
+
+    def _failed(self, n: int, error: Exception) -> UserError:
+        return UserError(f"{self._name(n)} raised an error:\n{failure_text(error)}")
+
+    def _name(self, n: int) -> str:
+        spec = self.envs[n].spec
+        return f"environment {self.first_env + n} ({spec.id if spec else type(self.envs[n].unwrapped).__name__})"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 
 from distppo.algo.seeding import Purpose, env_seed, stream
+from distppo.envs import failure_text
 from distppo.errors import UserError
 from distppo.evaluation.policy import Policy
 from distppo.types import EnvSpec
@@ -47,7 +50,8 @@ def play_episodes(
         deterministic: act with the mean.
 
     Raises:
-        UserError: an episode has no end: the environment has neither a time limit nor terminated in a million steps.
+        UserError: the environment raised, gave a reward that is not finite, or has no end: neither a time limit nor a termination in a
+            million steps.
     """
     return [_play(env, spec, policy, episode, seed, deterministic) for episode in episodes]
 
@@ -55,11 +59,25 @@ def play_episodes(
 def _play(env: gym.Env[Any, Any], spec: EnvSpec, policy: Policy, episode: int, seed: int, deterministic: bool) -> EpisodeResult:
     reset_seed = env_seed(seed, Purpose.EVALUATION_RESET, episode)
     rng = None if deterministic else stream(seed, Purpose.EVALUATION_NOISE, episode)
-    observation, _ = env.reset(seed=reset_seed)
-    total, limit = 0.0, spec.max_episode_steps or ENDLESS
-    for length in range(1, limit + 1):
-        observation, reward, terminated, truncated, _ = env.step(policy.act(observation, deterministic=deterministic, rng=rng))
+    act = functools.partial(policy.act, deterministic=deterministic, rng=rng)
+    where = f"evaluation episode {episode} of {spec.id!r}"
+    try:
+        total, length, terminated, truncated = _run(env, act, reset_seed, spec.max_episode_steps or ENDLESS)
+    except Exception as error:
+        raise UserError(f"{where} raised an error:\n{failure_text(error)}") from error
+    if not math.isfinite(total):
+        raise UserError(f"{where} has the return {total}: a reward was not finite. Check the environment's reward and dynamics")
+    if not (terminated or truncated or spec.max_episode_steps):
+        raise UserError(f"{where} did not end in {ENDLESS:,} steps and has no time limit; set env.max_episode_steps")
+    return EpisodeResult(episode, total, length, reset_seed, terminated)
+
+
+def _run(env: gym.Env[Any, Any], act: Callable[[Any], Any], seed: int, limit: int) -> tuple[float, int, bool, bool]:
+    """Plays one episode of at most `limit` steps; returns (return, length, terminated, truncated by the environment)."""
+    observation, _ = env.reset(seed=seed)
+    total, length, terminated, truncated = 0.0, 0, False, False
+    while length < limit and not (terminated or truncated):
+        observation, reward, terminated, truncated, _ = env.step(act(observation))
         total += float(reward)
-        if terminated or truncated or length == spec.max_episode_steps:
-            return EpisodeResult(episode, total, length, reset_seed, bool(terminated))
-    raise UserError(f"{spec.id!r} did not end an episode in {ENDLESS:,} steps and has no time limit; set env.max_episode_steps")
+        length += 1
+    return total, length, bool(terminated), bool(truncated)

@@ -94,10 +94,10 @@ def evaluate(
 
 def require_same_spaces(trained: EnvSpec, given: EnvSpec, path: Path) -> None:
     """Raises CheckpointError unless a policy trained in one environment can act in the other."""
-    for name in ("observation_shape", "action_shape"):
+    for name in ("observation_shape", "action_shape", "action_low", "action_high"):
         if getattr(trained, name) != getattr(given, name):
             what = name.replace("_", " ")
             raise CheckpointError(
-                f"{path} was trained in {trained.id} ({what} {getattr(trained, name)}); {given.id} has {what} {getattr(given, name)}. "
-                "Leave --env out to use the environment it was trained in"
+                f"{path} was trained in {trained.id} with {what} {getattr(trained, name)}; {given.id} has {what} {getattr(given, name)}. "
+                "Use the environment it was trained in, with the same env.kwargs"
             )

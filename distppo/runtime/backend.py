@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from distppo.config import Config
+from distppo.errors import UserError
 from distppo.evaluation.episodes import EpisodeResult
 from distppo.runtime.processes import LearnerProcess, UpdateReport, Worker, share_envs
+from distppo.runtime.signals import StopSignal
 from distppo.types import EnvSpec, PolicySnapshot, Rollout
 
 Handle = Any
@@ -24,12 +27,24 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class StopRequested(Exception):
-    """Raised by a backend's waits when the user has asked the run to end."""
+class WorkerFailed(UserError):
+    """A worker could not do its part; the learner is as it was after the last update, and worth saving."""
+
+
+@contextmanager
+def worker_failures() -> Iterator[None]:
+    """Turns a UserError of the block, which only workers work for, into WorkerFailed."""
+    try:
+        yield
+    except UserError as error:
+        raise WorkerFailed(str(error)) from error
 
 
 class Backend(Protocol):
-    """The trainer's view of the processes. Handles are opaque: the trainer passes them on and never looks inside."""
+    """The trainer's view of the processes. Handles are opaque: the trainer passes them on and never looks inside.
+
+    `wait` and `evaluate` raise StopRequested when the user has asked to stop, and WorkerFailed.
+    """
 
     num_workers: int
     step_name: str
@@ -42,7 +57,7 @@ class Backend(Protocol):
         """Returns the learner's current policy."""
 
     def collect(self, snapshot: Handle, iteration: int) -> list[Handle]:
-        """Starts collecting an iteration everywhere and returns at once."""
+        """Orders an iteration's fragments and returns at once."""
 
     def wait(self, rollouts: list[Handle]) -> None:
         """Returns when all fragments are there."""
@@ -60,6 +75,15 @@ class Backend(Protocol):
         """Ends every process; safe to call twice."""
 
 
+@dataclass
+class Order:
+    """A fragment that is collected when it is waited for."""
+
+    snapshot: PolicySnapshot
+    iteration: int
+    rollout: Rollout | None = None
+
+
 class LocalBackend:
     """Collector and learner in this process, one after the other, without Ray: for debugging, with the same classes.
 
@@ -68,13 +92,19 @@ class LocalBackend:
         env: its environment's spec.
         first_iteration: to be collected.
         restored: learner state to continue from.
+        stop: asked before every wait.
+
+    Raises:
+        UserError: an environment or the learner cannot be made.
     """
 
     num_workers = 0
 
-    def __init__(self, config: Config, env: EnvSpec, *, first_iteration: int, restored: LearnerState | None) -> None:
+    def __init__(self, config: Config, env: EnvSpec, *, first_iteration: int, restored: LearnerState | None, stop: StopSignal) -> None:
         ((first_env, num_envs),) = share_envs(config.rollout.num_envs, 1)
+        self._stop = stop
         self._worker = Worker(config, first_env, num_envs, first_iteration)
+        self._worker.ready()
         self._learner = LearnerProcess(config, env, restored, available_cores())
         self.step_name = self._learner.ready()
 
@@ -87,20 +117,26 @@ class LocalBackend:
         """Returns the current policy itself."""
         return self._learner.snapshot()
 
-    def collect(self, snapshot: PolicySnapshot, iteration: int) -> list[Rollout]:
-        """Collects now. The rollout is copied: in overlap mode the next one is collected before this one is learned from."""
-        return [copy.deepcopy(self._worker.collect(snapshot, iteration))]
+    def collect(self, snapshot: PolicySnapshot, iteration: int) -> list[Order]:
+        """Notes what is to be collected; `wait` does it, when the learner has read the buffers of the fragment before."""
+        return [Order(snapshot, iteration)]
 
-    def wait(self, rollouts: list[Rollout]) -> None:
-        """Does nothing: `collect` has waited."""
+    def wait(self, rollouts: list[Order]) -> None:
+        """Collects."""
+        self._stop.check()
+        with worker_failures():
+            for order in rollouts:
+                order.rollout = self._worker.collect(order.snapshot, order.iteration)
 
-    def update(self, rollouts: list[Rollout]) -> tuple[PolicySnapshot, UpdateReport]:
-        """Learns now."""
-        return self._learner.update(*rollouts)
+    def update(self, rollouts: list[Order]) -> tuple[PolicySnapshot, UpdateReport]:
+        """Learns."""
+        return self._learner.update(*(order.rollout for order in rollouts if order.rollout is not None))
 
     def evaluate(self, snapshot: PolicySnapshot, episodes: int) -> list[EpisodeResult]:
-        """Plays the episodes now."""
-        return self._worker.evaluate(snapshot, range(episodes))
+        """Plays the episodes."""
+        self._stop.check()
+        with worker_failures():
+            return self._worker.evaluate(snapshot, range(episodes))
 
     def learner_state(self) -> LearnerState:
         """Returns the learner's state."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from distppo.envs import VectorStepper, make_env
 from distppo.evaluation.episodes import EpisodeResult, play_episodes
 from distppo.evaluation.policy import Policy
 from distppo.types import EnvSpec, EpisodeStats, PolicySnapshot, Rollout
+
+if TYPE_CHECKING:
+    from distppo.learner import Learner
 
 
 class UpdateReport(NamedTuple):
@@ -35,6 +38,9 @@ class UpdateReport(NamedTuple):
 class Worker:
     """Steps its share of the environments, and plays evaluation episodes when asked.
 
+    The environments are made at the first call and not in the constructor, so that what they raise reaches the caller: of an exception
+    in an actor's constructor only the text would.
+
     Args:
         config: of the run.
         first_env: global index of its first environment.
@@ -43,16 +49,22 @@ class Worker:
     """
 
     def __init__(self, config: Config, first_env: int, num_envs: int, first_iteration: int) -> None:
-        self._config = config
-        self._collector = RolloutCollector(
-            config,
-            functools.partial(make_env, config.env),
+        self._config, self._first_env, self._num_envs, self._first_iteration = config, first_env, num_envs, first_iteration
+
+    @functools.cached_property
+    def _collector(self) -> RolloutCollector:
+        return RolloutCollector(
+            self._config,
+            functools.partial(make_env, self._config.env),
             VectorStepper,
-            first_env=first_env,
-            num_envs=num_envs,
-            first_iteration=first_iteration,
+            first_env=self._first_env,
+            num_envs=self._num_envs,
+            first_iteration=self._first_iteration,
         )
-        self._evaluation_env: tuple[Any, EnvSpec] | None = None
+
+    @functools.cached_property
+    def _evaluation_env(self) -> tuple[Any, EnvSpec]:
+        return make_env(self._config.env)
 
     def ready(self) -> EnvSpec:
         """Returns the environment's spec as this process sees it."""
@@ -63,21 +75,20 @@ class Worker:
         return self._collector.collect(snapshot, iteration)
 
     def evaluate(self, snapshot: PolicySnapshot, episodes: Sequence[int]) -> list[EpisodeResult]:
-        """Plays evaluation episodes in an environment of their own, made at the first call."""
-        if self._evaluation_env is None:
-            self._evaluation_env = make_env(self._config.env)
+        """Plays evaluation episodes in an environment of their own."""
         env, spec = self._evaluation_env
         return play_episodes(env, spec, Policy(snapshot), episodes, seed=self._config.run.seed, deterministic=True)
 
     def close(self) -> None:
-        """Closes the environments."""
-        self._collector.close()
-        if self._evaluation_env is not None:
+        """Closes the environments that were made."""
+        if "_collector" in vars(self):
+            self._collector.close()
+        if "_evaluation_env" in vars(self):
             self._evaluation_env[0].close()
 
 
 class LearnerProcess:
-    """The learner and what it tells the driver.
+    """The learner and what it tells the driver. Made at the first call, as the worker's environments are.
 
     Args:
         config: of the run.
@@ -89,12 +100,17 @@ class LearnerProcess:
     def __init__(
         self, config: Config, env: EnvSpec, restored: tuple[Mapping[str, np.ndarray], Mapping[str, Any]] | None, cores: int = 1
     ) -> None:
+        self._config, self._env, self._restored, self._cores = config, env, restored, cores
+
+    @functools.cached_property
+    def _learner(self) -> Learner:
         # Here and not above: a worker process must not import torch, and it imports this module.
         from distppo.learner import Learner
 
-        self._learner = Learner(config, env, cores=cores)
-        if restored is not None:
-            self._learner.load_state(*restored)
+        learner = Learner(self._config, self._env, cores=self._cores)
+        if self._restored is not None:
+            learner.load_state(*self._restored)
+        return learner
 
     def ready(self) -> str:
         """Returns the name of the inner step, compiled and ready to run."""

@@ -9,11 +9,14 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from distppo.checkpoint import list_checkpoints
 from distppo.config import Config
 from distppo.errors import UserError
+from distppo.metrics import METRICS_FILE, read_metrics
 
 RUNS_ROOT = Path("runs")
 LOCK_NAME = ".lock"
+CONFIG_FILE = "config.yaml"
 
 
 class RunDirectory:
@@ -33,20 +36,41 @@ class RunDirectory:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = open(path / LOCK_NAME, "a+")  # noqa: SIM115 - open for as long as the run is
         except OSError as error:
-            raise UserError(f"run directory {path}: {error.strerror}; choose another with --run-dir") from error
+            reason = "a file is in the way" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+            raise UserError(f"run directory {path}: {reason}; choose another with --run-dir") from error
+        try:
+            self._take(continued)
+        except UserError:
+            self._lock.close()
+            raise
+
+    def _take(self, continued: bool) -> None:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self._lock.seek(0)
             holder = self._lock.read().strip() or "another process"
-            self._lock.close()
-            raise UserError(f"run directory {path} is in use by {holder}; wait for it, or choose another with --run-dir") from None
-        if not continued and (path / "metrics.jsonl").exists():
-            self._lock.close()
-            raise UserError(f"run directory {path} already holds a run; choose another with --run-dir, or continue it with --resume {path}")
+            raise UserError(f"run directory {self.path} is in use by {holder}; wait for it, or choose another with --run-dir") from None
+        except OSError:
+            pass  # a file system without locks: there, one process a run directory has to be enough
+        if not continued:
+            self._require_free()
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()}")
         self._lock.flush()
+
+    def _require_free(self) -> None:
+        """Raises UserError if the folder holds what a run would write over. What a run left that never learned is nothing to keep."""
+        metrics = self.path / METRICS_FILE
+        if list_checkpoints(self.path) or (metrics.exists() and read_metrics(metrics)):
+            raise UserError(
+                f"run directory {self.path} already holds a run; choose another with --run-dir, or continue it with --resume {self.path}"
+            )
+        if (self.path / CONFIG_FILE).exists() and not metrics.exists():
+            raise UserError(
+                f"run directory {self.path} holds a {CONFIG_FILE} that is not a run's, which this one would write over; "
+                "choose another with --run-dir"
+            )
 
     def __enter__(self) -> RunDirectory:
         return self
@@ -54,6 +78,14 @@ class RunDirectory:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None) -> None:
         self._lock.truncate(0)
         self._lock.close()
+
+
+def find_begun_run(reference: str) -> Path | None:
+    """Returns the run directory that `reference` names if its run ended before the first checkpoint, else None."""
+    for path in (Path(reference), RUNS_ROOT / reference):
+        if (path / CONFIG_FILE).is_file() and (path / METRICS_FILE).is_file():
+            return None if any((path / "checkpoints").glob("ckpt_*")) else path
+    return None
 
 
 def default_run_directory(config: Config) -> Path:

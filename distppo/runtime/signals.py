@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SHOW_CURSOR = b"\x1b[?25h"
+
+
+class StopRequested(Exception):
+    """Raised where a run waits when the user has asked it to end."""
 
 
 class StopSignal:
@@ -28,9 +35,21 @@ class StopSignal:
         """Whether the user has asked to stop."""
         return self.number is not None
 
+    def check(self) -> None:
+        """Raises StopRequested if the user has asked to stop."""
+        if self.requested():
+            raise StopRequested
+
+    def catch(self) -> None:
+        """Installs the handlers, also where a library has put its own in their place, as `ray.init` does for SIGTERM."""
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                signal.signal(number, self._caught)
+
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._caught) for number in SIGNALS}
+            self._previous = {number: signal.getsignal(number) for number in SIGNALS}
+        self.catch()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None) -> None:
@@ -38,7 +57,11 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
-        if self.number is not None:
-            # The local cluster's processes notice that their driver is gone and end by themselves.
-            os._exit(128 + number)
-        self.number = number
+        if self.number is None:
+            self.number = number
+            return
+        # The processes of a local cluster notice that their driver is gone and end by themselves; the live display cannot.
+        with contextlib.suppress(OSError, ValueError):
+            if sys.stdout.isatty():
+                os.write(sys.stdout.fileno(), SHOW_CURSOR)
+        os._exit(128 + number)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distppo.checkpoint import Checkpoint, CheckpointStore, best_checkpoint, list_checkpoints, load_for_resume
-from distppo.config import Config, NetworkConfig, Overrides, apply_overrides, dump_config, load_layers
-from distppo.config.sources import from_mapping, from_names
+from distppo.checkpoint import Checkpoint, CheckpointStore, best_checkpoint
+from distppo.config import Config, Overrides, dump_config
 from distppo.console import Display, make_display
 from distppo.envs import probe_env
-from distppo.errors import CheckpointError
+from distppo.errors import UserError
 from distppo.evaluation.evaluate import require_same_spaces
-from distppo.evaluation.restore import config_of, env_spec_of, learner_state_of, progress_of
+from distppo.evaluation.restore import env_spec_of, learner_state_of, progress_of
 from distppo.files import write_atomic
 from distppo.metrics import RunWriter, machine_info, write_summary
-from distppo.runtime.backend import Backend, LocalBackend, StopRequested
-from distppo.runtime.run_directory import RunDirectory, default_run_directory, free_name
-from distppo.runtime.signals import StopSignal
+from distppo.runtime.address import Address, find_cluster
+from distppo.runtime.backend import Backend, LocalBackend
+from distppo.runtime.run_directory import CONFIG_FILE, RunDirectory
+from distppo.runtime.signals import StopRequested, StopSignal
+from distppo.runtime.start import Start, fresh, read_settings, resumed
 from distppo.runtime.trainer import Progress, Trainer
 from distppo.types import EnvSpec
 
@@ -39,24 +40,6 @@ class TrainResult(NamedTuple):
     signal: int | None
 
 
-class Start(NamedTuple):
-    """Where a run begins.
-
-    Attributes:
-        config: resolved.
-        directory: of the run.
-        continued: the directory's own run goes on.
-        checkpoint: to continue from, or None.
-        notes: what the user should know, one line each.
-    """
-
-    config: Config
-    directory: Path
-    continued: bool
-    checkpoint: Checkpoint | None
-    notes: list[str]
-
-
 def train(
     config: Config | str | Path | None = None,
     *,
@@ -70,8 +53,10 @@ def train(
 
     Args:
         config: settings, or a YAML file with them; None takes the defaults. Not used when resuming.
-        resume: `latest`, a run directory or a checkpoint to continue; its config is the base for the overrides.
-        address: of a running Ray cluster; None starts Ray on this machine (none at all with rollout.num_workers 0).
+        resume: `latest`, a run directory or a checkpoint to continue; its config is the base for the overrides. A run without a
+            checkpoint starts again.
+        address: of a running Ray cluster; None takes that of RAY_ADDRESS, else starts Ray on this machine (none at all with
+            rollout.num_workers 0).
         progress: live display; None decides by the terminal, False prints plain lines.
         overrides: settings given explicitly, by full name: {"ppo.gamma": 0.98}.
         settings: the same by bare field name: num_envs=16.
@@ -84,72 +69,37 @@ def train(
         >>> result.summary["episode_return_mean"]  # doctest: +SKIP
     """
     with StopSignal() as stop:
-        resolved, given = _settings(config, overrides, settings, check=resume is None)
-        start = _fresh(resolved) if resume is None else _resumed(resume, given)
+        resolved, given = read_settings(config, overrides, settings, check=resume is None)
+        start = fresh(resolved) if resume is None else resumed(resume, given)
+        if address and start.config.rollout.num_workers == 0:
+            raise UserError(f"--address {address} needs Ray, which rollout.num_workers 0 does without; leave one of them out")
+        if start.checkpoint is not None and start.checkpoint.env_steps >= start.config.run.total_timesteps:
+            return _nothing_left(start.checkpoint, start.config)
         env = probe_env(start.config.env)
         if start.checkpoint is not None:
             require_same_spaces(env_spec_of(start.checkpoint), env, start.checkpoint.path)
+        cluster = find_cluster(address) if start.config.rollout.num_workers != 0 else None
         with RunDirectory(start.directory, continued=start.continued):
-            return _run(start, env, address, progress, stop)
+            return _run(start, env, cluster, progress, stop)
 
 
-def _settings(
-    config: Config | str | Path | None, overrides: Overrides | Mapping[str, Any] | None, settings: Mapping[str, Any], *, check: bool
-) -> tuple[Config, Overrides]:
-    """Returns the config, and what was set explicitly (what a resumed run lays over its own settings)."""
-    base = config if isinstance(config, Config) else None
-    if isinstance(overrides, Overrides):
-        return base or Config(), overrides
-    named, wrong_names = from_names(settings)
-    dotted, wrong_keys = from_mapping(overrides or {})
-    files = [config] if isinstance(config, str | Path) else []
-    return load_layers(files, [*named, *dotted], base=base, problems=[*wrong_names, *wrong_keys], check=check)
-
-
-def _fresh(config: Config) -> Start:
-    directory = Path(config.run.directory) if config.run.directory else default_run_directory(config)
-    return Start(config, directory, continued=False, checkpoint=None, notes=[])
-
-
-def _resumed(reference: str, given: Overrides) -> Start:
-    """Takes config and directory from the checkpoint, then what was set explicitly."""
-    checkpoint, problems = load_for_resume(reference)
-    trained = config_of(checkpoint)
-    own = checkpoint.path.parent.parent
-    config = apply_overrides(dataclasses.replace(trained, run=dataclasses.replace(trained.run, directory=None)), given)
-    if config.network != trained.network:
-        raise CheckpointError(
-            f"{checkpoint.path} holds {_differences(trained.network, config.network)}; leave the network as it was to resume"
+def _nothing_left(checkpoint: Checkpoint, config: Config) -> TrainResult:
+    """Says that a run has reached its total; nothing is started and nothing written."""
+    directory = checkpoint.path.parent.parent
+    with make_display(progress=False) as display:
+        display.message(
+            f"{checkpoint.path} has {checkpoint.env_steps:,} env steps, its total is {config.run.total_timesteps:,}: "
+            "nothing is left to do; raise --total-timesteps to train on"
         )
-    newest = problems or list_checkpoints(own)[-1].path == checkpoint.path
-    if config.run.directory:
-        directory = Path(config.run.directory)
-    else:
-        # Going on from an older checkpoint in place would write over what came after it.
-        directory = own if newest else free_name(own.with_name(f"{own.name}-from-{checkpoint.env_steps}"))
-    notes = [*problems, _restored_note(checkpoint, config, directory)]
-    return Start(config, directory, continued=directory.resolve() == own.resolve(), checkpoint=checkpoint, notes=notes)
+    return TrainResult(directory, _summary(config, directory, Progress.from_state(progress_of(checkpoint)), {}), None)
 
 
-def _differences(trained: NetworkConfig, asked: NetworkConfig) -> str:
-    names = [field.name for field in dataclasses.fields(trained) if getattr(trained, field.name) != getattr(asked, field.name)]
-    return ", ".join(f"network.{name} {getattr(trained, name)} (asked for: {getattr(asked, name)})" for name in names)
-
-
-def _restored_note(checkpoint: Checkpoint, config: Config, directory: Path) -> str:
-    note = (
-        f"resumed {checkpoint.path} at iteration {checkpoint.iteration}, {checkpoint.env_steps:,} env steps: weights, optimizer, "
-        f"normalizers, schedules and counters restored; environments start new episodes; continues in {directory}"
-    )
-    if checkpoint.env_steps >= config.run.total_timesteps:
-        note += f". It has reached its total of {config.run.total_timesteps:,} env steps: raise --total-timesteps to train on"
-    return note
-
-
-def _run(start: Start, env: EnvSpec, address: str | None, live: bool | None, stop: StopSignal) -> TrainResult:
+def _run(start: Start, env: EnvSpec, cluster: Address | None, live: bool | None, stop: StopSignal) -> TrainResult:
     config, directory, checkpoint = start.config, start.directory, start.checkpoint
     progress = Progress.from_state(progress_of(checkpoint)) if checkpoint else Progress()
-    write_atomic(directory / "config.yaml", dump_config(config).encode())
+    if not start.continued:
+        progress.best_evaluation = None  # the best checkpoint stays where it is; here the next one is
+    write_atomic(directory / CONFIG_FILE, dump_config(config).encode())
     store = CheckpointStore(directory, config.run.keep_checkpoints)
     resume_env_steps = progress.env_steps if start.continued else None
     with RunWriter(directory, resume_env_steps=resume_env_steps) as writer, make_display(progress=live) as display:
@@ -158,9 +108,12 @@ def _run(start: Start, env: EnvSpec, address: str | None, live: bool | None, sto
             display.message(note)
         writer.event("started", env_steps=progress.env_steps, machine=machine_info(), notes=start.notes)
         try:
-            details = _train(start, env, address, progress, writer, display, store, stop)
+            details = _train(start, env, cluster, progress, writer, display, store, stop)
         except BaseException as error:
-            writer.event("error", kind=type(error).__name__, message=str(error), env_steps=progress.env_steps)
+            with contextlib.suppress(OSError):  # what ended the run may be the disk
+                writer.event("error", kind=type(error).__name__, message=str(error), env_steps=progress.env_steps)
+            if (latest := store.latest()) is not None:
+                display.message(f"ended by an error at {progress.env_steps:,} env steps; the last checkpoint is {latest.path}")
             raise
         finished = progress.env_steps >= config.run.total_timesteps
         number = None if finished else stop.number
@@ -173,7 +126,7 @@ def _run(start: Start, env: EnvSpec, address: str | None, live: bool | None, sto
 def _train(
     start: Start,
     env: EnvSpec,
-    address: str | None,
+    cluster: Address | None,
     progress: Progress,
     writer: RunWriter,
     display: Display,
@@ -184,13 +137,14 @@ def _train(
     config = start.config
     began, steps_before = time.perf_counter(), progress.env_steps
     try:
-        backend = _backend(start, env, address, progress.iteration, stop)
+        backend = _backend(start, env, cluster, progress.iteration, stop)
     except StopRequested:
-        return {"wall_seconds": time.perf_counter() - began}
+        return {"wall_seconds": time.perf_counter() - began, "env_steps_per_second": None}
     try:
         display.message(f"{backend.description}; learner step: {backend.step_name}")
         writer.event("ready", description=backend.description, step=backend.step_name, seconds=time.perf_counter() - began)
-        trainer = Trainer(config, env, backend, progress, writer=writer, display=display, store=store, should_stop=stop.requested)
+        saved = start.continued and start.checkpoint is not None
+        trainer = Trainer(config, env, backend, progress, writer=writer, display=display, store=store, saved=saved, stop=stop)
         training = time.perf_counter()
         trainer.run()
         seconds = time.perf_counter() - training
@@ -205,14 +159,14 @@ def _train(
         backend.close()
 
 
-def _backend(start: Start, env: EnvSpec, address: str | None, first_iteration: int, stop: StopSignal) -> Backend:
+def _backend(start: Start, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal) -> Backend:
     restored = learner_state_of(start.checkpoint) if start.checkpoint else None
     if start.config.rollout.num_workers == 0:
-        return LocalBackend(start.config, env, first_iteration=first_iteration, restored=restored)
+        return LocalBackend(start.config, env, first_iteration=first_iteration, restored=restored, stop=stop)
     # Here and not above: without workers Ray is not imported at all.
     from distppo.runtime.ray_backend import RayBackend
 
-    return RayBackend(start.config, env, first_iteration=first_iteration, restored=restored, address=address, should_stop=stop.requested)
+    return RayBackend(start.config, env, first_iteration=first_iteration, restored=restored, address=cluster, stop=stop)
 
 
 def _summary(config: Config, directory: Path, progress: Progress, details: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from distppo.checkpoint import CheckpointStore
 from distppo.config import Config
 from distppo.console import Display
+from distppo.errors import UserError
 from distppo.evaluation.episodes import EpisodeResult
 from distppo.evaluation.restore import LEARNER_ARRAYS, checkpoint_state
 from distppo.metrics import EpisodeWindow, PhaseTimer, RunWriter
-from distppo.runtime.backend import Backend, Handle, StopRequested
+from distppo.runtime.backend import Backend, Handle, WorkerFailed
 from distppo.runtime.processes import UpdateReport
+from distppo.runtime.signals import StopRequested, StopSignal
 from distppo.types import EnvSpec
 
 
@@ -63,7 +63,8 @@ class Trainer:
         writer: of metrics and events.
         display: for people.
         store: of checkpoints.
-        should_stop: asked after every iteration; backends ask it while they wait.
+        saved: whether the store holds `progress` already.
+        stop: asked after every iteration; backends ask it while they wait.
     """
 
     def __init__(
@@ -76,21 +77,33 @@ class Trainer:
         writer: RunWriter,
         display: Display,
         store: CheckpointStore,
-        should_stop: Callable[[], bool],
+        saved: bool,
+        stop: StopSignal,
     ) -> None:
         self.progress = progress
         self._config, self._env, self._backend = config, env, backend
-        self._writer, self._display, self._store, self._should_stop = writer, display, store, should_stop
+        self._writer, self._display, self._store, self._stop = writer, display, store, stop
         self._timer = PhaseTimer()
         self._started = self._reported = time.perf_counter()
         self._seconds_before, self._steps_before = progress.seconds, progress.env_steps
-        self._saved_at: int | None = None
+        self._saved_at = progress.iteration if saved else None
 
     def run(self) -> None:
-        """Trains to total_timesteps, or until asked to stop. Either way the last finished iteration is checkpointed."""
-        with contextlib.suppress(StopRequested):
+        """Trains to total_timesteps, or until asked to stop. Either way the last finished iteration is checkpointed.
+
+        Raises:
+            WorkerFailed: a worker could not go on; the last finished iteration is checkpointed.
+            UserError: the learner could not go on; the checkpoints are as they were.
+        """
+        try:
             self._loop()
-        self._save()
+        except StopRequested:
+            self._save_if_possible()
+        except WorkerFailed:
+            self._save_if_possible()
+            raise
+        else:
+            self._save()
 
     def _loop(self) -> None:
         config, backend, progress, timer = self._config, self._backend, self.progress, self._timer
@@ -107,15 +120,18 @@ class Trainer:
             with timer.phase("update"):
                 snapshot, report = backend.update(arrived)
             self._account(report)
-            evaluation = self._evaluate_if_due(snapshot)
+            try:
+                evaluation = self._evaluate_if_due(snapshot)
+            except (StopRequested, WorkerFailed):
+                self._report(report, {})
+                raise
             if not overlap and more:
                 # Submitted before the checkpoint is written, so that the workers do not wait for the disk.
                 pending = backend.collect(snapshot, progress.iteration)
             if self._due(config.run.checkpoint_every):
                 self._save()
             self._report(report, evaluation)
-            if self._should_stop():
-                raise StopRequested
+            self._stop.check()
 
     def _unfinished(self) -> bool:
         return self.progress.env_steps < self._config.run.total_timesteps
@@ -150,6 +166,13 @@ class Trainer:
             self.progress.best_evaluation = {"return_mean": mean, "env_steps": self.progress.env_steps}
             self._save(best=True)
         return metrics
+
+    def _save_if_possible(self) -> None:
+        """Checkpoints the state after the last update, unless the learner has gone too."""
+        try:
+            self._save()
+        except (UserError, StopRequested) as error:
+            self._display.message(f"warning: what was learned since the last checkpoint is lost: {error}")
 
     def _save(self, *, best: bool = False) -> None:
         """Checkpoints the state after the last update; twice at the same point only if it has become the best."""

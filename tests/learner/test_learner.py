@@ -236,3 +236,8 @@ def test_stale_data_is_clipped_around_the_current_policy_and_weighted_back_to_th
     assert (first["dist/staleness"], second["dist/staleness"]) == (0.0, 1.0)
     assert second["train/approx_kl"] == pytest.approx(0.0, abs=1e-9)
     assert second["train/clip_fraction"] == 0.0
+
+
+def test_an_update_leaves_the_process_s_arithmetic_as_it_was():
+    Run().iterate()
+    assert np.float32(1e-40) / np.float32(2) > 0

@@ -1,0 +1,206 @@
+"""What `roofline.py` times: each part of an iteration, and beside it the least that the machine could do it in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import mujoco
+import numpy as np
+from mujoco import rollout
+from numba import njit
+
+from distppo.algo.batch import Batch, Coefficients, OptimizerVectors
+from distppo.collector import RolloutCollector
+from distppo.config import Config
+from distppo.envs import VectorStepper, make_env
+from distppo.learner import Learner
+from distppo.learner.steps import make_step
+from distppo.types import EnvSpec, PolicySnapshot, Rollout
+
+SEGMENT = 10
+"""Env steps of a recorded piece of a trajectory; short enough that falling robots leave whole ones."""
+
+
+class Segments(NamedTuple):
+    """Pieces of real rollouts, to be replayed by physics alone.
+
+    Attributes:
+        states: [K, nstate] full physics at the start of each.
+        warmstarts: [K, nv] the constraint solver's starting point there.
+        controls: [K, SEGMENT * frame_skip, nu].
+        frame_skip: physics steps of an env step.
+    """
+
+    states: np.ndarray
+    warmstarts: np.ndarray
+    controls: np.ndarray
+    frame_skip: int
+
+    @property
+    def env_steps(self) -> int:
+        return len(self.states) * SEGMENT
+
+
+def random_action(env: gym.Env[Any, Any], generator: np.random.Generator) -> np.ndarray:
+    """Draws an action as an untrained policy does: normal noise of std exp(-0.5), clipped and rescaled to the bounds."""
+    noise = np.clip(generator.normal(0.0, math.exp(-0.5), env.action_space.shape), -1, 1)
+    low, high = env.action_space.low, env.action_space.high
+    return (low + (noise + 1) / 2 * (high - low)).astype(np.float32)
+
+
+def record_segments(config: Config, count: int) -> tuple[mujoco.MjModel, Segments]:
+    """Returns the environment's model and `count` segments of its rollouts with random actions, warm-started as they were."""
+    env = make_env(config.env)[0].unwrapped
+    generator = np.random.default_rng(config.run.seed)
+    model, data, skip = env.model, env.data, env.frame_skip
+    segments: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    env.reset(seed=config.run.seed)
+    while len(segments) < count:
+        state = np.empty(mujoco.mj_stateSize(model, mujoco.mjtState.mjSTATE_FULLPHYSICS))
+        mujoco.mj_getState(model, data, state, mujoco.mjtState.mjSTATE_FULLPHYSICS)
+        warmstart, controls, terminated = data.qacc_warmstart.copy(), [], False
+        while len(controls) < SEGMENT * skip and not terminated:
+            action = random_action(env, generator)
+            terminated = env.step(action)[2]
+            controls += [action] * skip
+        if terminated:
+            env.reset()
+        else:
+            segments.append((state, warmstart, np.array(controls, np.float64)))
+    env.close()
+    return model, Segments(*(np.array(part) for part in zip(*segments, strict=True)), skip)
+
+
+def physics_loop(model: mujoco.MjModel, segments: Segments) -> Callable[[], object]:
+    """Replays the segments with one call of mj_step an env step."""
+    data = mujoco.MjData(model)
+
+    def run() -> None:
+        for state, warmstart, controls in zip(segments.states, segments.warmstarts, segments.controls, strict=True):
+            mujoco.mj_setState(model, data, state, mujoco.mjtState.mjSTATE_FULLPHYSICS)
+            data.qacc_warmstart[:] = warmstart
+            for control in controls[:: segments.frame_skip]:
+                data.ctrl[:] = control
+                mujoco.mj_step(model, data, nstep=segments.frame_skip)
+
+    return run
+
+
+def physics_rollout(model: mujoco.MjModel, segments: Segments) -> Callable[[], object]:
+    """Replays the segments inside MuJoCo, without Python between the steps."""
+    data = mujoco.MjData(model)
+    return partial(rollout.rollout, model, data, segments.states, segments.controls, initial_warmstart=segments.warmstarts)
+
+
+def bare_stepping(config: Config, steps: int) -> Callable[[], object]:
+    """Steps the environment itself, all its wrappers taken off, with random actions."""
+    env = make_env(config.env)[0].unwrapped
+    generator = np.random.default_rng(config.run.seed)
+    actions = [random_action(env, generator) for _ in range(steps)]
+    env.reset(seed=config.run.seed)
+
+    def run() -> None:
+        for action in actions:
+            if env.step(action)[2]:
+                env.reset()
+
+    return run
+
+
+def collectors(config: Config, workers: int) -> list[RolloutCollector]:
+    """Returns the collectors that as many workers would have."""
+    share = config.rollout.num_envs // workers
+    make = partial(make_env, config.env)
+    return [RolloutCollector(config, make, VectorStepper, first_env=i * share, num_envs=share) for i in range(workers)]
+
+
+class Iteration:
+    """One core's worth of training: collects with every collector in turn, then learns."""
+
+    def __init__(self, config: Config, workers: int) -> None:
+        self._collectors = collectors(config, workers)
+        self.spec: EnvSpec = self._collectors[0].spec
+        self._learner = Learner(config, self.spec)
+        self._learner.warm_up()
+        self._snapshot: PolicySnapshot = self._learner.snapshot()
+        self._rollouts: list[Rollout] = []
+        self._number = 0
+
+    def collect(self) -> None:
+        self._rollouts = [collector.collect(self._snapshot, self._number) for collector in self._collectors]
+        self._number += 1
+
+    def update(self) -> None:
+        self._snapshot, _ = self._learner.update(*self._rollouts)
+
+
+class Layer(NamedTuple):
+    """A layer of the actor or the critic.
+
+    Attributes:
+        inputs: width below.
+        outputs: width.
+        first: nothing below it wants a gradient.
+    """
+
+    inputs: int
+    outputs: int
+    first: bool
+
+    def flop(self, samples: int) -> float:
+        """Returns the floating-point operations of its products, forward and backward."""
+        return (2.0 if self.first else 3.0) * 2 * self.inputs * self.outputs * samples
+
+
+def layers(config: Config, spec: EnvSpec) -> Iterator[Layer]:
+    """Yields every layer of actor and critic; a shared trunk once."""
+    trunk = [spec.observation_size, *config.network.hidden_sizes]
+    for head in (spec.action_size, 1):
+        if not (config.network.shared and head == 1):
+            yield from (Layer(trunk[i], trunk[i + 1], i == 0) for i in range(len(trunk) - 1))
+        yield Layer(trunk[-1], head, len(trunk) == 1)
+
+
+@njit
+def _products(weights, inputs, deltas, outputs, weight_gradients, input_gradients, first, repeats):
+    for _ in range(repeats):
+        np.dot(weights, inputs, outputs)
+        np.dot(deltas, inputs.T, weight_gradients)
+        if not first:
+            np.dot(weights.T, deltas, input_gradients)
+
+
+def products(layer: Layer, samples: int, repeats: int) -> Callable[[], object]:
+    """Does the matrix products of a layer, forward and backward, `repeats` times, as the fused kernel calls BLAS."""
+    generator = np.random.default_rng(0)
+    inputs, outputs = layer.inputs, layer.outputs
+    shapes = [(outputs, inputs), (inputs, samples), (outputs, samples), (outputs, samples), (outputs, inputs), (inputs, samples)]
+    return partial(_products, *(generator.standard_normal(shape, np.float32) for shape in shapes), layer.first, repeats)
+
+
+def epoch(config: Config, spec: EnvSpec, samples: int) -> Callable[[], object]:
+    """Returns one epoch of gradient steps, on one thread, over `samples` random samples."""
+    generator = np.random.default_rng(0)
+    ppo = config.ppo
+    vectors = OptimizerVectors(*(Learner(config, spec).snapshot().parameters * factor for factor in (1.0, 0.0, 0.0)))
+    columns = [generator.standard_normal(samples, np.float32) for _ in range(5)]
+    observations = generator.standard_normal((samples, spec.observation_size), np.float32)
+    actions = generator.standard_normal((samples, spec.action_size), np.float32)
+    batch = Batch(observations, actions, *columns)
+    coefficients = Coefficients(
+        learning_rate=0.0,
+        clip_epsilon=ppo.clip_epsilon,
+        entropy_coef=ppo.entropy_coef,
+        value_loss_coef=ppo.value_loss_coef,
+        value_clip=math.inf,
+        max_grad_norm=ppo.max_grad_norm or math.inf,
+        adam_epsilon=ppo.adam_epsilon,
+        normalize_advantages=ppo.advantage_normalization == "minibatch",
+    )
+    step = make_step(config.learner, config.network, spec)
+    permutation = generator.permutation(samples)
+    return lambda: step.epoch(vectors, batch, permutation, ppo.mini_batch_size, coefficients)

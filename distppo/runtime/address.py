@@ -1,0 +1,61 @@
+"""Which Ray cluster a run joins. Nothing here imports ray, which reads its environment when it is imported."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+from typing import NamedTuple
+
+from distppo.errors import ResourceError
+
+ANSWER_SECONDS = 5.0
+"""How long the head node may take to accept a connection. Ray itself would try for minutes."""
+TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+TOKEN_FILE = Path(".ray", "auth_token")
+
+
+class Address(NamedTuple):
+    """A running cluster.
+
+    Attributes:
+        value: what `ray.init` takes.
+        place: where the user gave it, for messages.
+    """
+
+    value: str
+    place: str
+
+
+def find_cluster(address: str | None) -> Address | None:
+    """Returns the cluster at `address`, or the one that RAY_ADDRESS names; None where one is to be started on this machine.
+
+    Raises:
+        ResourceError: nothing answers there.
+    """
+    named = Address(address, f"--address {address}") if address else Address(os.environ.get("RAY_ADDRESS", ""), "RAY_ADDRESS")
+    if named.value in ("", "local"):
+        return None
+    endpoint = re.fullmatch(r"(?:ray://)?(.+):(\d+)", named.value)
+    if endpoint is not None:  # anything else, as `auto`, is Ray's to find
+        _reach(endpoint[1].strip("[]"), int(endpoint[2]), named.place)
+    return named
+
+
+def _reach(host: str, port: int, place: str) -> None:
+    try:
+        with socket.create_connection((host, port), timeout=ANSWER_SECONDS) as connection:
+            on_this_machine = connection.getsockname()[0] == connection.getpeername()[0]
+    except (OSError, OverflowError) as error:
+        raise ResourceError(
+            f"{place}: nothing answers there ({error}). Is the cluster up (`ray status` on its head node), and this its address?"
+        ) from error
+    if on_this_machine and _has_token():
+        # A cluster that `ray start` has started asks for the token in the user's home directory. Ray presents it by itself where it finds
+        # the cluster, not where it is named; on this machine there is nobody else it could be given away to.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _has_token() -> bool:
+    return any(os.environ.get(name) for name in TOKEN_VARIABLES) or (Path.home() / TOKEN_FILE).is_file()

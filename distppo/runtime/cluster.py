@@ -1,0 +1,112 @@
+"""Starting or joining a Ray cluster, and what it must have."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+from collections.abc import Mapping
+
+import ray
+
+from distppo.config import Config
+from distppo.errors import ResourceError
+from distppo.runtime.address import Address
+from distppo.runtime.backend import available_cores
+from distppo.runtime.signals import StopSignal
+from distppo.types import EnvSpec
+
+WORKER_CPUS = 1
+LEARNER_CPUS = 1
+STORE_BYTES = 256 * 2**20
+ROLLOUTS_IN_STORE = 6
+"""Iterations of data that the object store of a local cluster has room for (two are alive at a time; the rest is slack)."""
+
+
+def connect(config: Config, env: EnvSpec, address: Address | None, stop: StopSignal) -> None:
+    """Joins the cluster at `address`, else starts one on this machine.
+
+    Raises:
+        ResourceError: the cluster cannot be joined, or Ray does not start.
+        StopRequested: the user asked to stop meanwhile.
+    """
+    stop.check()
+    try:
+        if address is not None:
+            _join(address)
+        else:
+            _start_local(config, env)
+    except SystemExit:
+        # While ray.init runs, SIGTERM is handled by Ray: it exits the process, and its C++ part aborts it three seconds later.
+        signal.alarm(0)
+        stop.number = signal.SIGTERM
+    finally:
+        stop.catch()
+    stop.check()
+
+
+def choose_workers(config: Config) -> int:
+    """Returns rollout.num_workers, or one a core: in sync mode the learner works while the workers wait, so locally it needs no core."""
+    if config.rollout.num_workers is not None:
+        return config.rollout.num_workers
+    cores = int(ray.cluster_resources().get("CPU", 1)) - LEARNER_CPUS if ray.is_initialized() else available_cores()
+    return max(1, min(cores, config.rollout.num_envs))
+
+
+def needed_resources(config: Config, num_workers: int) -> dict[str, float]:
+    """Returns what the actors of a run occupy together."""
+    gpus = 1.0 if config.learner.device == "cuda" else 0.0
+    return {"CPU": float(num_workers * WORKER_CPUS + LEARNER_CPUS), "GPU": gpus}
+
+
+def require(needed: Mapping[str, float]) -> None:
+    """Raises ResourceError if the cluster has less than `needed` in total, however long one waits."""
+    total = ray.cluster_resources()
+    if any(total.get(name, 0.0) < amount for name, amount in needed.items()):
+        raise ResourceError("the cluster is too small for this run. " + resources_text(needed))
+
+
+def resources_text(needed: Mapping[str, float]) -> str:
+    """Returns needed against available, and the way out."""
+    total, free = ray.cluster_resources(), ray.available_resources()
+    lines = [
+        f"{name}: needed {amount:g}, in the cluster {total.get(name, 0.0):g}, free {free.get(name, 0.0):g}"
+        for name, amount in needed.items()
+        if amount
+    ]
+    return "; ".join(lines) + ". Lower rollout.num_workers, or end what else runs there (needed CPUs: 1 a worker and 1 for the learner)"
+
+
+def log_directory() -> str:
+    """Returns where Ray writes its own logs and the actors' output."""
+    node = ray.worker._global_node
+    return os.path.join(node.get_session_dir_path(), "logs") if node else "/tmp/ray/session_latest/logs"
+
+
+def _join(address: Address) -> None:
+    try:
+        ray.init(address=address.value, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        hint = "If it wants a token, as what `ray start` starts does, set RAY_AUTH_MODE=token and copy ~/.ray/auth_token from its head node"
+        raise ResourceError(f"{address.place}: {error}. {hint}") from error
+
+
+def _start_local(config: Config, env: EnvSpec) -> None:
+    try:
+        ray.init(
+            # Without the word Ray would join a cluster that happens to run on this machine.
+            address="local",
+            num_cpus=choose_workers(config) * WORKER_CPUS + LEARNER_CPUS,
+            include_dashboard=False,
+            object_store_memory=_store_bytes(config, env),
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:
+        raise ResourceError(f"Ray did not start on this machine: {error}. Its logs are in {log_directory()}") from error
+
+
+def _store_bytes(config: Config, env: EnvSpec) -> int:
+    sample = 4 * (env.observation_size + env.action_size + 4)
+    return STORE_BYTES + ROLLOUTS_IN_STORE * math.ceil(sample * config.batch_size)

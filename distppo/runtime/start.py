@@ -1,0 +1,103 @@
+"""Where a run begins: from settings, or from a checkpoint and what is laid over its settings."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from distppo.checkpoint import Checkpoint, list_checkpoints, load_for_resume
+from distppo.config import Config, NetworkConfig, Overrides, apply_overrides, load_layers
+from distppo.config.sources import from_mapping, from_names
+from distppo.errors import CheckpointError
+from distppo.evaluation.restore import config_of
+from distppo.runtime.run_directory import CONFIG_FILE, default_run_directory, find_begun_run, free_name
+
+
+class Start(NamedTuple):
+    """Where a run begins.
+
+    Attributes:
+        config: resolved.
+        directory: of the run.
+        continued: the directory's own run goes on.
+        checkpoint: to continue from, or None.
+        notes: what the user should know, one line each.
+    """
+
+    config: Config
+    directory: Path
+    continued: bool
+    checkpoint: Checkpoint | None
+    notes: list[str]
+
+
+def read_settings(
+    config: Config | str | Path | None, overrides: Overrides | Mapping[str, Any] | None, settings: Mapping[str, Any], *, check: bool
+) -> tuple[Config, Overrides]:
+    """Returns the config, and what was set explicitly (what a resumed run lays over its own settings)."""
+    base = config if isinstance(config, Config) else None
+    if isinstance(overrides, Overrides):
+        return base or Config(), overrides
+    named, wrong_names = from_names(settings)
+    dotted, wrong_keys = from_mapping(overrides or {})
+    files = [config] if isinstance(config, str | Path) else []
+    return load_layers(files, [*named, *dotted], base=base, problems=[*wrong_names, *wrong_keys], check=check)
+
+
+def fresh(config: Config) -> Start:
+    directory = Path(config.run.directory) if config.run.directory else default_run_directory(config)
+    return Start(config, directory, continued=False, checkpoint=None, notes=[])
+
+
+def resumed(reference: str, given: Overrides) -> Start:
+    """Takes config and directory from the checkpoint, then what was set explicitly."""
+    begun = find_begun_run(reference)
+    if begun is not None:
+        base, _ = load_layers([begun / CONFIG_FILE], check=False)
+        config = apply_overrides(_without_directory(base), given)
+        note = f"{begun} has no checkpoint yet: it starts from the beginning, with its own settings"
+        return Start(config, Path(config.run.directory or begun), continued=not config.run.directory, checkpoint=None, notes=[note])
+    checkpoint, problems = load_for_resume(reference)
+    trained = config_of(checkpoint)
+    config = apply_overrides(_without_directory(trained), given)
+    _require_same_run(checkpoint, trained, config)
+    own = checkpoint.path.parent.parent
+    newest = problems or list_checkpoints(own)[-1].path == checkpoint.path
+    if config.run.directory:
+        directory = Path(config.run.directory)
+    else:
+        # Going on from an older checkpoint in place would write over what came after it.
+        directory = own if newest else free_name(own.with_name(f"{own.name}-from-{checkpoint.env_steps}"))
+    notes = [*problems, _restored_note(checkpoint, directory)]
+    return Start(config, directory, continued=directory.resolve() == own.resolve(), checkpoint=checkpoint, notes=notes)
+
+
+def _without_directory(config: Config) -> Config:
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, directory=None))
+
+
+def _require_same_run(checkpoint: Checkpoint, trained: Config, asked: Config) -> None:
+    """Raises CheckpointError where a setting asks for what another run would be."""
+    if asked.env.id != trained.env.id:
+        raise CheckpointError(
+            f"{checkpoint.path} was trained in {trained.env.id} (asked for: {asked.env.id}); a run goes on in its own environment. "
+            "Leave --env out, or start a new run without --resume"
+        )
+    if asked.network != trained.network:
+        raise CheckpointError(
+            f"{checkpoint.path} holds {_differences(trained.network, asked.network)}; leave the network as it was to resume"
+        )
+
+
+def _differences(trained: NetworkConfig, asked: NetworkConfig) -> str:
+    names = [field.name for field in dataclasses.fields(trained) if getattr(trained, field.name) != getattr(asked, field.name)]
+    return ", ".join(f"network.{name} {getattr(trained, name)} (asked for: {getattr(asked, name)})" for name in names)
+
+
+def _restored_note(checkpoint: Checkpoint, directory: Path) -> str:
+    return (
+        f"resumed {checkpoint.path} at iteration {checkpoint.iteration}, {checkpoint.env_steps:,} env steps: weights, optimizer, "
+        f"normalizers, schedules and counters restored; environments start new episodes; continues in {directory}"
+    )

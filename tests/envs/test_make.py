@@ -1,0 +1,117 @@
+"""Making an environment: what is peeled off, what stays, what is refused and how that is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from probe_envs import TIME_LIMIT, Doubled
+
+from distppo.config.schema import EnvConfig
+from distppo.envs import make_env, probe_env
+from distppo.errors import UserError
+
+
+def made(env_id: str, max_episode_steps: int | None = None, **kwargs: Any) -> Any:
+    return make_env(EnvConfig(id=env_id, kwargs=kwargs, max_episode_steps=max_episode_steps))
+
+
+def test_the_time_limit_becomes_part_of_the_spec_and_no_wrapper_is_left() -> None:
+    """Whoever steps the environment truncates; a step costs no wrapper."""
+    env, spec = made("probe_envs:Point-v0")
+    assert env is env.unwrapped
+    assert spec.max_episode_steps == TIME_LIMIT
+    assert (spec.id, spec.observation_shape, spec.action_shape) == ("probe_envs:Point-v0", (3,), (2,))
+    assert (spec.action_low, spec.action_high) == ((-1.0, -1.0), (1.0, 1.0))
+
+
+@pytest.mark.parametrize(("name", "limit"), [("Point", TIME_LIMIT), ("Endless", None), ("Wrapped", TIME_LIMIT)])
+def test_the_registered_limit_is_the_default_and_the_setting_counts_over_it(name: str, limit: int | None) -> None:
+    """Longer or shorter than the registered one, or where there is none."""
+    assert made(f"probe_envs:{name}-v0")[1].max_episode_steps == limit
+    for override in (7, 33):
+        env, spec = made(f"probe_envs:{name}-v0", override, termination=0.0)
+        assert spec.max_episode_steps == override
+        env.reset(seed=0)
+        ends = [any(env.step(np.zeros(2, np.float32))[2:4]) for _ in range(override)]
+        assert not any(ends[:-1]), "the environment may not end an episode before its limit"
+
+
+def test_wrappers_it_is_registered_with_stay() -> None:
+    """They are part of the environment, and a TimeLimit inside of them keeps working."""
+    env, _ = made("probe_envs:Wrapped-v0")
+    bare, _ = made("probe_envs:Point-v0")
+    assert isinstance(env, Doubled)
+    np.testing.assert_array_equal(env.reset(seed=3)[0], 2 * bare.reset(seed=3)[0])
+
+
+def test_the_tighter_of_two_limits_is_the_one_that_counts() -> None:
+    """An environment that brings a TimeLimit of its own beneath the registered one ends where it did under gymnasium."""
+    gym.register("Tight-v0", entry_point=lambda: gym.wrappers.TimeLimit(gym.make("Pendulum-v1").unwrapped, 5), max_episode_steps=9)
+    try:
+        assert made("Tight-v0")[1].max_episode_steps == 5
+    finally:
+        del gym.registry["Tight-v0"]
+
+
+def test_unbounded_and_one_sided_actions_are_in_the_spec() -> None:
+    """-inf and inf stand for bounds that are not there; a matrix of actions is listed row by row."""
+    _, spec = made("probe_envs:Shaped-v0", action=[2, 2], low=[["-inf", 0], [-1, -2]], high=[["inf", "inf"], [1, 3]])
+    assert spec.action_shape == (2, 2) and spec.action_size == 4
+    assert spec.action_low == (-np.inf, 0.0, -1.0, -2.0) and spec.action_high == (np.inf, np.inf, 1.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (EnvConfig("HalfCheetah-v44"), "no environment 'HalfCheetah-v44' is registered - did you mean HalfCheetah-v5 or HalfCheetah-v4?"),
+        (EnvConfig("halfcheetah-v4"), "did you mean HalfCheetah-v5 or HalfCheetah-v4?"),
+        (EnvConfig("Hoper-v4"), "did you mean Hopper-v5 or Hopper-v4?"),
+        (EnvConfig("HalfCheetah"), "did you mean HalfCheetah-v5 or HalfCheetah-v4?"),
+        (EnvConfig("Xyzzy-v0"), "no environment 'Xyzzy-v0' is registered; module:Env-v0 imports the module that registers it"),
+        (
+            EnvConfig("probe_envs:Piont-v0"),
+            "env.id 'probe_envs:Piont-v0': no environment 'Piont-v0' is registered - did you mean Point-v0?",
+        ),
+        (EnvConfig("no_such_module:X-v0"), "No module named 'no_such_module'; is it installed, or its folder on PYTHONPATH?"),
+        (EnvConfig("a:b:c"), "No module named 'a:b'"),
+        (EnvConfig("Ant-v2"), "env.id 'Ant-v2' could not be made: The mujoco v2 and v3 based environments have been moved"),
+        (
+            EnvConfig("probe_envs:Point-v0", {"terminaton": 1}),
+            "env.kwargs.terminaton: probe_envs:Point-v0 does not take it - did you mean termination?",
+        ),
+        (EnvConfig("probe_envs:Point-v0", {"x": 1}), "env.kwargs.x: probe_envs:Point-v0 does not take it; it takes termination, length"),
+        (EnvConfig("probe_envs:Logged-v0"), "could not be made:\n"),
+        (EnvConfig("probe_envs:Logged-v0", {"path": "/no/where"}), "FileNotFoundError: [Errno 2] No such file or directory: '/no/where'"),
+        (EnvConfig("probe_envs:Unsupported-v0", {"kind": "discrete"}), "has actions Discrete(3); distppo takes continuous actions"),
+        (EnvConfig("probe_envs:Unsupported-v0", {"kind": "dict_action"}), "has actions Dict("),
+        (EnvConfig("probe_envs:Unsupported-v0", {"kind": "integer_action"}), "distppo takes continuous actions (a Box of floats)"),
+        (EnvConfig("probe_envs:Unsupported-v0", {"kind": "dict_observation"}), "FlattenObservation"),
+    ],
+)
+def test_what_cannot_be_made_is_told_with_the_way_out(config: EnvConfig, message: str) -> None:
+    """One message that names the value and what would work."""
+    with pytest.raises(UserError) as caught:
+        probe_env(config)
+    assert message in str(caught.value) and str(caught.value).startswith("env.")
+
+
+def test_a_module_that_fails_to_import_shows_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of its traceback is in the message."""
+    (tmp_path / "broken_envs.py").write_text("import math\nlimit = math.sqroot(2)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"(?s)importing 'broken_envs' failed:.*line 2.*has no attribute 'sqroot'"):
+        made("broken_envs:X-v0")
+
+
+def test_mujoco_leaves_no_log_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MUJOCO_LOG.TXT is not written into the directory a user happens to stand in."""
+    monkeypatch.chdir(tmp_path)
+    env, spec = made("Humanoid-v4")
+    env.reset(seed=0)
+    env.step(np.zeros(spec.action_shape))
+    env.close()
+    assert list(tmp_path.iterdir()) == []

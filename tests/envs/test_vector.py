@@ -1,0 +1,88 @@
+"""Stepping several environments: books, ends of episodes, and environments that break."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from probe_envs import Failing, Point
+
+from distppo.envs import VectorStepper
+from distppo.errors import UserError
+
+NUM_ENVS = 2
+
+
+class Fragment:
+    """Buffers of a few steps."""
+
+    def __init__(self, envs: list[Any], *, steps: int = 40, limit: int | None = None, gamma: float = 0.9) -> None:
+        self.stepper = VectorStepper(envs, first_env=4, max_episode_steps=limit, gamma=gamma)
+        n = len(envs)
+        self.observations = np.zeros((steps + 1, n, 3))
+        self.rewards, self.discounted = np.zeros((steps, n), np.float32), np.zeros((steps, n))
+        self.terminations, self.truncations = np.zeros((steps, n), bool), np.zeros((steps, n), bool)
+
+    def run(self) -> list[Any]:
+        self.stepper.reset(range(len(self.stepper)), self.observations[0])
+        ends = []
+        for t in range(len(self.rewards)):
+            actions = np.zeros((len(self.stepper), 2), np.float32)
+            ends += self.stepper.step(
+                t, actions, self.observations[t + 1], self.rewards[t], self.terminations[t], self.truncations[t], self.discounted[t]
+            )
+        return ends
+
+
+def test_an_end_hands_out_the_final_observation_and_the_next_episode_begins() -> None:
+    """The observation after an end is a reset's; the one it ended in, return and length come with it."""
+    fragment = Fragment([Point(termination=0.1) for _ in range(NUM_ENVS)], limit=15)
+    ends = fragment.run()
+    assert {end.stats.terminated for end in ends} == {True, False}
+    assert int(fragment.terminations.sum() + fragment.truncations.sum()) == len(ends)
+    assert not (fragment.terminations & fragment.truncations).any()
+    for end in ends:
+        t, n, length = end.stats.step, end.env, end.stats.length
+        flags = fragment.terminations if end.stats.terminated else fragment.truncations
+        assert flags[t, n] and end.stats.env_index == 4 + n
+        assert end.stats.terminated or length == 15
+        assert end.stats.episode_return == pytest.approx(fragment.rewards[t + 1 - length : t + 1, n].sum(), rel=1e-5)
+        assert not np.array_equal(fragment.observations[t + 1, n], end.observation)
+
+
+def test_discounted_returns_start_again_with_each_episode() -> None:
+    """G_t = gamma G_{t-1} + r_t, from 0 at the start of every episode."""
+    fragment = Fragment([Point(termination=0.1) for _ in range(NUM_ENVS)], limit=15)
+    fragment.run()
+    expected = np.zeros(NUM_ENVS)
+    for t in range(len(fragment.rewards)):
+        expected = 0.9 * expected + fragment.rewards[t]
+        np.testing.assert_allclose(fragment.discounted[t], expected, rtol=1e-5)
+        expected[fragment.terminations[t] | fragment.truncations[t]] = 0.0
+
+
+def test_an_environment_that_truncates_by_itself_is_a_truncation() -> None:
+    """The limit that counts is the one reached first."""
+    ends = Fragment([Point(termination=0.0, length=6)], limit=15).run()
+    assert [(end.stats.length, end.stats.terminated) for end in ends] == [(6, False)] * 6
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("raise", "RuntimeError: the wheel came off"),
+        ("reset", "RuntimeError: the simulator has no licence"),
+        ("reward_type", "could not convert string to float: 'much'"),
+        ("shape", "could not broadcast input array from shape (2,) into shape (3,)"),
+        ("reset_shape", "reset() gave an observation of shape (2,), but its observation_space has shape (3,)"),
+    ],
+)
+def test_an_environment_that_breaks_is_named_with_its_reason(how: str, message: str) -> None:
+    """Which one of the run it was, and the end of its traceback."""
+    broken = 0 if how.startswith("reset") else 1
+    envs = [Point(), Point()]
+    envs[broken] = Failing(how, after=3)
+    with pytest.raises(UserError) as caught:
+        Fragment(envs).run()
+    assert str(caught.value).startswith(f"environment {4 + broken} (Failing)") and message in str(caught.value)

@@ -1,0 +1,34 @@
+"""`launch.py train` as a newcomer runs it: on Ray, through a pipe, in a directory of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from runtime.running import SECONDS, processes_of, wait_until
+
+ENV_ID = "HalfCheetah-v4"
+FEW_STEPS = ("--num-envs", "2", "--num-steps", "128", "--total-timesteps", "512", "--set", "evaluation.every=256", "evaluation.episodes=1")
+
+
+@pytest.mark.ray
+def test_a_normal_run_says_what_it_does_and_nothing_else(started: Callable[..., subprocess.Popen[bytes]], tmp_path: Path) -> None:
+    """A line an iteration, the results at the end; no warning of Ray, gymnasium, mujoco or torch, no stray file, no process left."""
+    driver = started("train", "--env", ENV_ID, *FEW_STEPS)
+    assert driver.wait(SECONDS) == 0
+    assert (tmp_path / "stderr").read_text() == ""
+    lines = (tmp_path / "stdout").read_text().splitlines()
+    (directory,) = (tmp_path / "runs").iterdir()
+    relative = directory.relative_to(tmp_path)
+    assert directory.name.startswith(f"{ENV_ID}-seed0-")
+    assert lines[0] == f"{ENV_ID} -> {relative}"
+    assert lines[1] == "on Ray, 2 workers and 1 learner, 1 node; learner step: fused"
+    assert [line.split()[0] for line in lines[2:4]] == ["256", "512"] and all("evaluation" in line for line in lines[2:4])
+    assert lines[4].startswith("finished: 512 env steps")
+    best = json.loads((directory / "summary.json").read_text())["best_checkpoint"]
+    assert lines[5:] == [f"run directory:   {relative}", f"best checkpoint: {best}"]
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "stdout", "stderr"}
+    wait_until(lambda: not processes_of(driver.pid), 10, "no process is left")

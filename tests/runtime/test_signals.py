@@ -1,0 +1,148 @@
+"""Ctrl-C and SIGTERM in every phase: a checkpoint, a summary, the command that continues, and nothing left running."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from runtime.running import SECONDS, Run, processes_of, wait_until
+
+from distppo.algo.seeding import Purpose, env_seed
+from distppo.checkpoint import CheckpointStore, list_checkpoints
+from distppo.cli import main
+from distppo.runtime.backend import LocalBackend
+
+EVALUATED = {"evaluation.every": 256, "evaluation.episodes": 2}
+ENDLESS = ("--total-timesteps", "1e9", "--run-dir", "run")
+RAY = ("--num-workers", "2")
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, owner: type, method: str, call: int, number: int) -> None:
+    """Sends this process a signal when `method` is called for the `call`-th time, before it does its work."""
+    original, calls = getattr(owner, method), iter(range(1, 1000))
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == call:
+            os.kill(os.getpid(), number)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, method, interrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("owner", "method", "call", "env_steps"),
+    [
+        pytest.param(LocalBackend, "wait", 2, 128, id="before collecting"),
+        pytest.param(LocalBackend, "update", 2, 256, id="updating"),
+        pytest.param(LocalBackend, "evaluate", 1, 256, id="evaluating"),
+        pytest.param(CheckpointStore, "save", 1, 256, id="saving"),
+    ],
+)
+def test_a_signal_ends_the_run_at_the_next_safe_point(
+    owner: type, method: str, call: int, env_steps: int, number: int, small: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was learned is checkpointed and has its row, and the summary is written."""
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    interrupt_at(monkeypatch, owner, method, call, number)
+    run = small(EVALUATED | {"run.total_timesteps": 1024})
+    assert run.result.signal == number
+    assert run.summary["env_steps"] == json.loads((run.directory / "summary.json").read_text())["env_steps"] == env_steps
+    assert list_checkpoints(run.directory)[-1].env_steps == env_steps
+    assert run.rows[-1]["time/total_timesteps"] == env_steps
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before, "the caller's handlers are back"
+
+
+def test_a_signal_in_the_last_evaluation_leaves_a_finished_run(small: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All env steps are learned from: there is nothing to continue."""
+    interrupt_at(monkeypatch, LocalBackend, "evaluate", 1, signal.SIGINT)
+    run = small({"evaluation.every": 1000})
+    assert run.result.signal is None and run.summary["env_steps"] == 384
+    assert list_checkpoints(run.directory)[-1].env_steps == 384
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_command_exits_with_the_signal_and_says_how_to_go_on(
+    number: int, code: int, small_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The printed command continues the run; it is the last line."""
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, LocalBackend, "wait", 2, number)
+        assert main(["train", "--config", small_file, *ENDLESS]) == code
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1] == "continue with:   distppo train --resume run"
+    assert captured.err == ""
+    assert main(["train", "--resume", "run", "--total-timesteps", "256"]) == 0
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(("method", "purpose"), [("wait", Purpose.ENV_RESET), ("evaluate", Purpose.EVALUATION_RESET)])
+def test_a_stop_does_not_wait_for_busy_workers(
+    method: str, purpose: Purpose, small: Callable[..., Run], shared_ray: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fragment or an evaluation that would take hours is given up, and its process ended."""
+    from distppo.runtime.ray_backend import RayBackend
+
+    interrupt_at(monkeypatch, RayBackend, method, 1, signal.SIGTERM)
+    keys = (0, 0) if purpose is Purpose.ENV_RESET else (0,)
+    stuck = {"seed": env_seed(0, purpose, *keys), "seconds": 3600.0}
+    run = small({"env.id": "probe_envs:Slow-v0", "env.kwargs": stuck, "rollout.num_workers": 1} | EVALUATED)
+    assert run.result.signal == signal.SIGTERM
+    assert run.summary["env_steps"] == {"wait": 0, "evaluate": 256}[method]
+    wait_until(lambda: shared_ray.available_resources().get("CPU") == 4, 10, "every actor has ended")
+
+
+def test_a_second_signal_exits_at_once(started: Callable[..., subprocess.Popen[bytes]], small_file: str, tmp_path: Path) -> None:
+    """Whatever the run is busy with."""
+    stuck = f"env.kwargs={{seed: {env_seed(0, Purpose.ENV_RESET, 0, 0)}, seconds: 3600}}"
+    driver = started("train", "--config", small_file, "--env", "probe_envs:Slow-v0", "--set", stuck)
+    wait_until(lambda: "without Ray" in (tmp_path / "stdout").read_text(), SECONDS, "the run has started")
+    driver.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        driver.wait(1)
+    driver.send_signal(signal.SIGINT)
+    assert driver.wait(5) == 130
+
+
+@pytest.mark.ray
+def test_ctrl_c_in_a_terminal_ends_everything(started: Callable[..., subprocess.Popen[bytes]], small_file: str, tmp_path: Path) -> None:
+    """SIGINT goes to the whole process group; only the driver acts on it, and the others end with it."""
+    driver = started("train", "--config", small_file, *ENDLESS, *RAY)
+    wait_until(lambda: "steps/s" in (tmp_path / "stdout").read_text(), SECONDS, "an iteration has ended")
+    assert any("raylet" in line for line in processes_of(driver.pid).values())
+    os.killpg(driver.pid, signal.SIGINT)
+    assert driver.wait(SECONDS) == 130
+    wait_until(lambda: not processes_of(driver.pid), 10, "no process is left")
+    last = (tmp_path / "stdout").read_text().splitlines()[-1]
+    assert last.startswith("continue with:") and last.endswith("launch.py train --resume run")
+    assert (tmp_path / "stderr").read_text() == ""
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["env_steps"] == list_checkpoints(tmp_path / "run")[-1].env_steps > 0
+
+
+@pytest.mark.ray
+def test_sigterm_while_ray_starts_ends_everything(started: Callable[..., subprocess.Popen[bytes]], small_file: str, tmp_path: Path) -> None:
+    """Ray has handlers of its own for this signal meanwhile."""
+    driver = started("train", "--config", small_file, *ENDLESS, *RAY)
+    wait_until(lambda: any("gcs_server" in line for line in processes_of(driver.pid).values()), SECONDS, "Ray is starting")
+    driver.terminate()
+    assert driver.wait(SECONDS) == 143
+    wait_until(lambda: not processes_of(driver.pid), 10, "no process is left")
+    assert "interrupted: 0 env steps" in (tmp_path / "stdout").read_text()
+
+
+@pytest.mark.ray
+def test_a_killed_driver_takes_its_ray_with_it(started: Callable[..., subprocess.Popen[bytes]], small_file: str, tmp_path: Path) -> None:
+    """Nobody is there to tell them: the processes notice by themselves. Two idle agents of Ray's take a minute, fixed in its code."""
+    driver = started("train", "--config", small_file, *ENDLESS, *RAY)
+    wait_until(lambda: "steps/s" in (tmp_path / "stdout").read_text(), SECONDS, "an iteration has ended")
+    driver.kill()
+    driver.wait()
+    wait_until(lambda: all("Agent" in line for line in processes_of(driver.pid).values()), 20, "only Ray's agents are left")

@@ -1,0 +1,90 @@
+"""The benchmarks' arithmetic: which runs count, what the tables say, and what a layer costs."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import throughput
+from contestants import RECIPES, WARM_UP, Contestant, RunFailed, Task
+from roofline_parts import layers
+
+import distppo
+from distppo.envs import probe_env
+
+BENCHMARKS = Path(throughput.__file__).resolve().parent
+SCRIPTS = sorted(path for path in BENCHMARKS.glob("*.py") if "__main__" in path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_every_script_explains_itself(script: Path) -> None:
+    """--help says what is measured and how to run it."""
+    environment = os.environ | {"PYTHONPATH": str(BENCHMARKS.parent)}
+    shown = subprocess.run(
+        [sys.executable, str(script), "--help"], capture_output=True, text=True, timeout=120, env=environment, check=True
+    )
+    assert f"benchmarks/{script.name}" in shown.stdout
+
+
+def test_the_peers_leave_out_the_same_warm_up() -> None:
+    """The number stands twice because the peers' scripts run where distppo is not installed."""
+    source = (BENCHMARKS / "peers" / "peer.py").read_text(encoding="utf-8")
+    values = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    assert values["WARM_UP"] == WARM_UP
+
+
+def test_a_run_is_the_warm_up_and_at_least_the_steps_asked_for() -> None:
+    """20,000 env steps in batches of 16,384 are two iterations, after two of warm-up."""
+    task = Task("HalfCheetah-v4", RECIPES["small"], 20_000)
+    assert task.iterations == 4
+    assert task.total_steps == 65_536
+
+
+def contestant(name: str, rates: dict[str, float]) -> Contestant:
+    def runner(rate: float) -> Any:
+        def run(task: Task) -> dict[str, Any]:
+            if rate < 0:
+                raise RunFailed("broken")
+            return {"env_steps_per_second": rate}
+
+        return run
+
+    return Contestant(name, {variant: runner(rate) for variant, rate in rates.items()})
+
+
+def test_the_fastest_variant_of_the_first_round_goes_on() -> None:
+    """Three variants run once, one of them three times; one that fails is reported and does not stop the others."""
+    failures: dict[str, str] = {}
+    task = Task("HalfCheetah-v4", RECIPES["small"], 1)
+    results = throughput.play([contestant("x", {"slow": 1.0, "fast": 3.0, "broken": -1.0})], task, 3, failures)
+    assert [record["variant"] for record in results["x"]] == ["slow", "fast", "fast", "fast"]
+    assert throughput.rates(results["x"]) == {0: 3.0, 1: 3.0, 2: 3.0}
+    assert failures == {"x, broken": "broken"}
+
+
+def test_the_table_compares_within_a_round() -> None:
+    """Rates of 100, 200, 400 against 50, 50, 50 are ratios of 2, 4, 8: the median is theirs, not that of the medians' spread."""
+    runs = {
+        "distppo sync": [{"round": i, "variant": "", "env_steps_per_second": rate} for i, rate in enumerate((100.0, 200.0, 400.0))],
+        "other": [{"round": i, "variant": "v", "env_steps_per_second": 50.0} for i in range(3)],
+    }
+    table = throughput.markdown({"env": "E", "recipe": "small", "date": "today", "runs": runs, "failures": {}})
+    assert "| other | v | 50 (50 - 50) | 4.00 (2.00 - 8.00) |" in table
+
+
+def test_the_floating_point_operations_of_a_minibatch() -> None:
+    """HalfCheetah, two 2x64 networks: first layers need no gradient of their inputs."""
+    config = distppo.load_config(overrides={"env.id": "HalfCheetah-v4"})
+    spec = probe_env(config.env)
+    # per sample and network: 2 products of 17x64 and 3 of 64x64, 3 of 64x6 (actor) or 64x1 (critic); 2 operations a weight
+    expected = 64 * 2 * (2 * (2 * 17 * 64 + 3 * 64 * 64) + 3 * 64 * 7)
+    assert sum(layer.flop(64) for layer in layers(config, spec)) == expected
