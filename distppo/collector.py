@@ -49,7 +49,7 @@ class RolloutCollector:
         self._stepper = make_stepper(
             [env for env, _ in made], first_env=first_env, max_episode_steps=self.spec.max_episode_steps, gamma=config.ppo.gamma
         )
-        self._scale_actions = ActionScaler(self.spec.action_low, self.spec.action_high)
+        self._scale_actions = ActionScaler(self.spec.action_low, self.spec.action_high, num_envs)
         self._allocate(config.rollout.num_steps, num_envs)
         self._stepper.reset([env_seed(self._seed, Purpose.ENV_RESET, env, first_iteration) for env in self._env_indices], self._raw[-1])
 
@@ -109,6 +109,11 @@ class RolloutCollector:
         self._terminations = np.empty((steps, envs), bool)
         self._truncations = np.empty((steps, envs), bool)
         self._discounted_returns = np.empty((steps, envs))
+        # Views of each timestep, made once: indexing ten arrays anew costs as much as a layer of the network.
+        flat = self._observations.reshape(steps + 1, envs, -1)
+        policy = zip(self._raw[:-1], self._observations[:-1], flat[:-1], self._means, self._noise, self._actions, strict=True)
+        answers = zip(self._raw[1:], self._rewards, self._terminations, self._truncations, self._discounted_returns, strict=True)
+        self._timesteps = list(zip(policy, answers, strict=True))
 
     def _draw_noise(self, log_std: np.ndarray, iteration: int) -> None:
         """Fills the fragment's action noise, std x N(0, 1), each environment from a stream of its own."""
@@ -121,23 +126,12 @@ class RolloutCollector:
         """Steps through the fragment; returns the episodes that ended and (t, n, raw final observation) of the truncated ones."""
         episodes: list[EpisodeStats] = []
         final: list[tuple[int, int, np.ndarray]] = []
-        steps, envs = self._rewards.shape
-        flat = self._observations.reshape(steps + 1, envs, -1)
         scale_actions, step = self._scale_actions, self._stepper.step
-        for t in range(steps):
-            normalize(self._raw[t], self._observations[t])
-            actor.mean(flat[t], self._means[t])
-            np.add(self._means[t], self._noise[t], out=self._actions[t])
-            ended = step(
-                t,
-                scale_actions(self._actions[t]),
-                self._raw[t + 1],
-                self._rewards[t],
-                self._terminations[t],
-                self._truncations[t],
-                self._discounted_returns[t],
-            )
-            for end in ended:
+        for t, ((raw, observations, flat, means, noise, actions), answers) in enumerate(self._timesteps):
+            normalize(raw, observations)
+            actor.mean(flat, means)
+            np.add(means, noise, out=actions)
+            for end in step(t, scale_actions(actions), *answers):
                 episodes.append(end.stats)
                 if not end.stats.terminated:
                     final.append((t, end.env, end.observation))

@@ -22,7 +22,7 @@ class Policy:
         self._actor = NumpyActor(snapshot, rows=1)
         self._normalize = ObservationNormalizer(snapshot.obs_moments, snapshot.spec.observation_clip, rows=1)
         self._std = np.exp(self._actor.log_std)
-        self._scale = ActionScaler(snapshot.spec.env.action_low, snapshot.spec.env.action_high)
+        self._scale = ActionScaler(snapshot.spec.env.action_low, snapshot.spec.env.action_high, rows=1)
 
     def act(self, observation: np.ndarray, *, deterministic: bool = True, rng: np.random.Generator | None = None) -> np.ndarray:
         """Returns the action for one observation, or one each for a batch.

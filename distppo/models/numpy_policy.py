@@ -23,10 +23,13 @@ class ObservationNormalizer:
     """
 
     def __init__(self, moments: Moments, clip: float | None, rows: int) -> None:
-        self.clip = clip
-        self._mean = moments.mean
-        self._inverse_std = 1.0 / standard_deviation(moments)
-        self._buffer = np.empty((rows, *moments.mean.shape))
+        self._normalizes = clip is not None
+        # One row for each observation: numpy is twice as fast on equal shapes as on broadcast ones, and this runs every env step.
+        self._mean = _rows(moments.mean, rows)
+        self._inverse_std = _rows(1.0 / standard_deviation(moments), rows)
+        self._high = np.full_like(self._mean, np.inf if clip is None else clip)
+        self._low = -self._high
+        self._buffer = np.empty_like(self._mean)
 
     def __call__(self, observations: np.ndarray, out: np.ndarray) -> None:
         """Writes the normalized observations.
@@ -35,14 +38,14 @@ class ObservationNormalizer:
             observations: [n, *S] float64, raw.
             out: [n, *S] float32.
         """
-        if self.clip is None:
+        if not self._normalizes:
             out[...] = observations
             return
         buffer = self._buffer
         np.subtract(observations, self._mean, out=buffer)
         np.multiply(buffer, self._inverse_std, out=buffer)
-        np.maximum(buffer, -self.clip, out=buffer)
-        np.minimum(buffer, self.clip, out=out, casting="same_kind")
+        np.maximum(buffer, self._low, out=buffer)
+        np.minimum(buffer, self._high, out=out, casting="same_kind")
 
 
 class ActionScaler:
@@ -51,17 +54,19 @@ class ActionScaler:
     Args:
         low: [A] bounds, -inf where there is none.
         high: [A].
+        rows: n, actions of a call.
     """
 
-    def __init__(self, low: tuple[float, ...], high: tuple[float, ...]) -> None:
+    def __init__(self, low: tuple[float, ...], high: tuple[float, ...], rows: int) -> None:
         bounds = np.array([low, high], np.float64)
         bounded = np.isfinite(bounds).all(axis=0)
         # A dimension with one bound only is clipped there by its own units.
-        self._minimum = np.where(bounded, -1.0, bounds[0]).astype(np.float32)
-        self._maximum = np.where(bounded, 1.0, bounds[1]).astype(np.float32)
         with np.errstate(invalid="ignore"):
-            self._scale = np.where(bounded, (bounds[1] - bounds[0]) / 2, 1.0).astype(np.float32)
-            self._shift = np.where(bounded, (bounds[1] + bounds[0]) / 2, 0.0).astype(np.float32)
+            scale, shift = (bounds[1] - bounds[0]) / 2, (bounds[1] + bounds[0]) / 2
+        self._minimum = _rows(np.where(bounded, -1.0, bounds[0]).astype(np.float32), rows)
+        self._maximum = _rows(np.where(bounded, 1.0, bounds[1]).astype(np.float32), rows)
+        self._scale = _rows(np.where(bounded, scale, 1.0).astype(np.float32), rows)
+        self._shift = _rows(np.where(bounded, shift, 0.0).astype(np.float32), rows)
         self._identity = bool((self._scale == 1.0).all() and (self._shift == 0.0).all())
 
     def __call__(self, actions: np.ndarray) -> np.ndarray:
@@ -86,7 +91,7 @@ class NumpyActor:
         parameters = parameter_views(snapshot.parameters, snapshot.spec.layout)
         self.log_std = parameters["log_std"]
         self._activate = ACTIVATIONS[snapshot.spec.activation]
-        self._layers = [(weight.T, bias, np.empty((rows, len(bias)), np.float32)) for weight, bias in actor_layers(parameters)]
+        self._layers = [(weight.T, _rows(bias, rows), np.empty((rows, len(bias)), np.float32)) for weight, bias in actor_layers(parameters)]
 
     def mean(self, observations: np.ndarray, out: np.ndarray) -> None:
         """Writes the action means: observations [n, S] float32 contiguous -> out [n, A] float32."""
@@ -114,6 +119,11 @@ def gaussian_log_probs(actions: np.ndarray, means: np.ndarray, log_std: np.ndarr
     standardized = (actions - means) * np.exp(-log_std)
     constant = np.float32(log_std.sum() + LOG_SQRT_2PI * len(log_std))
     return np.asarray(np.float32(-0.5) * np.square(standardized).sum(axis=-1) - constant)
+
+
+def _rows(row: np.ndarray, rows: int) -> np.ndarray:
+    """Returns [rows, *shape] of copies of `row`, contiguous."""
+    return np.ascontiguousarray(np.broadcast_to(row, (rows, *row.shape)))
 
 
 def _tanh(buffer: np.ndarray) -> None:
