@@ -1,4 +1,4 @@
-"""The distributed loop. Only `ray_backend` imports ray."""
+"""The distributed loop. Only `ray_backend` and `cluster` import ray."""
 
 import os
 

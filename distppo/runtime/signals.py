@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that the loop honours at the next safe point; a second one ends the process at once."""
+"""Ctrl-C, SIGTERM and a lost terminal as a request that the loop honours at the next safe point; a second one exits at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SHOW_CURSOR = b"\x1b[?25h"
 
 
@@ -19,7 +19,7 @@ class StopRequested(Exception):
 
 
 class StopSignal:
-    """Context manager that catches the first SIGINT or SIGTERM.
+    """Context manager that catches the first SIGINT, SIGTERM or SIGHUP; SIGHUP not where it is ignored, as under nohup.
 
     Outside the main thread (a Tune trial, a notebook's worker) signals cannot be caught; it then never asks to stop.
 
@@ -42,14 +42,15 @@ class StopSignal:
 
     def catch(self) -> None:
         """Installs the handlers, also where a library has put its own in their place, as `ray.init` does for SIGTERM."""
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                signal.signal(number, self._caught)
+        for number in self._previous:
+            signal.signal(number, self._caught)
 
     def __enter__(self) -> StopSignal:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.getsignal(number) for number in SIGNALS}
-        self.catch()
+            handlers = {number: signal.getsignal(number) for number in SIGNALS}
+            ignored = handlers[signal.SIGHUP] is signal.SIG_IGN
+            self._previous = {number: handler for number, handler in handlers.items() if not (ignored and number == signal.SIGHUP)}
+            self.catch()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None) -> None:

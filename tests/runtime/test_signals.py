@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM in every phase: a checkpoint, a summary, the command that continues, and nothing left running."""
+"""Ctrl-C, SIGTERM and a lost terminal in every phase: a checkpoint, a summary, the command that continues, and nothing left running."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_signal_in_the_last_evaluation_leaves_a_finished_run(small: Callable[.
     assert list_checkpoints(run.directory)[-1].env_steps == 384
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_the_command_exits_with_the_signal_and_says_how_to_go_on(
     number: int, code: int, small_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,6 +80,18 @@ def test_the_command_exits_with_the_signal_and_says_how_to_go_on(
     assert captured.out.splitlines()[-1] == "continue with:   distppo train --resume run"
     assert captured.err == ""
     assert main(["train", "--resume", "run", "--total-timesteps", "256"]) == 0
+
+
+def test_nohup_is_respected(small: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has SIGHUP ignored wants the run to outlive its terminal."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        interrupt_at(monkeypatch, LocalBackend, "wait", 2, signal.SIGHUP)
+        run = small()
+        assert run.result.signal is None and run.summary["env_steps"] == 384
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.ray
@@ -112,13 +124,24 @@ def test_a_second_signal_exits_at_once(started: Callable[..., subprocess.Popen[b
 
 
 @pytest.mark.ray
-def test_ctrl_c_in_a_terminal_ends_everything(started: Callable[..., subprocess.Popen[bytes]], small_file: str, tmp_path: Path) -> None:
-    """SIGINT goes to the whole process group; only the driver acts on it, and the others end with it."""
+@pytest.mark.parametrize(
+    ("send", "number", "code"),
+    [pytest.param(os.killpg, signal.SIGINT, 130, id="ctrl-c"), pytest.param(os.kill, signal.SIGTERM, 143, id="sigterm to the driver")],
+)
+def test_a_signal_ends_everything(
+    send: Callable[[int, int], None],
+    number: int,
+    code: int,
+    started: Callable[..., subprocess.Popen[bytes]],
+    small_file: str,
+    tmp_path: Path,
+) -> None:
+    """Whether it goes to the whole process group, as from a terminal, or to the driver alone: the others end with it."""
     driver = started("train", "--config", small_file, *ENDLESS, *RAY)
     wait_until(lambda: "steps/s" in (tmp_path / "stdout").read_text(), SECONDS, "an iteration has ended")
     assert any("raylet" in line for line in processes_of(driver.pid).values())
-    os.killpg(driver.pid, signal.SIGINT)
-    assert driver.wait(SECONDS) == 130
+    send(driver.pid, number)
+    assert driver.wait(SECONDS) == code
     wait_until(lambda: not processes_of(driver.pid), 10, "no process is left")
     last = (tmp_path / "stdout").read_text().splitlines()[-1]
     assert last.startswith("continue with:") and last.endswith("launch.py train --resume run")
