@@ -113,7 +113,7 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--workers", type=numbers, default=[1, 2, 4, 8, 16, 32, 64], help="worker counts, the first is the base (default: 1,2,4,8,16,32,64)")
+    add("--workers", type=numbers, default=[1, 2, 4, 8, 16, 32, 64], help="worker counts; the first is the base (default: 1,2,4 ... 64)")
     add("--widths", type=numbers, default=[256, 840, 2480], help="hidden widths beside 64: 256 is 0.6 MB (default: 256,840,2480)")
     add("--width-workers", type=numbers, default=[2, 8], help="worker counts for these widths (default: 2,8)")
     add("--latency", type=float, default=0.005, help="seconds a step takes (default: 0.005)")

@@ -90,6 +90,13 @@ def test_the_quickstart_s_output_is_the_end_of_a_stored_run():
     assert stored.rstrip().endswith(shown.rstrip())
 
 
+def test_the_speed_table_is_that_of_a_stored_result():
+    import throughput
+
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in (ROOT / "benchmarks/results").glob("throughput-*.json")]
+    assert any(throughput.markdown(result).strip() in README for result in results)
+
+
 def test_every_file_that_is_linked_exists():
     links = re.findall(r"\]\(([^)#:]+)\)", README)
     assert len(links) > 4

@@ -1,0 +1,27 @@
+"""The promise of the first command: HalfCheetah learns to run, through Ray, in minutes."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_the_quickstart_ends_above_a_return_of_1000(tmp_path):
+    command = [sys.executable, "launch.py", "train", "--config", "configs/quickstart.yaml", "--run-dir", str(tmp_path / "run")]
+    output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    summary = json.loads((tmp_path / "run/summary.json").read_text(encoding="utf-8"))
+    assert output.stderr == ""
+    assert re.search(r"finished: 606,208 env steps, episode return -[\d.]+ -> [\d,.]+, [\d,]+ env steps/s", output.stdout)
+    assert summary["episode_return_first"] < 0 < 1000 < summary["episode_return_mean"]
+    assert summary["best_evaluation"]["return_mean"] > 1000
+    assert summary["num_workers"] >= 1
