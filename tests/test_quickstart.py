@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,11 +12,20 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def test_make_train_runs_the_quickstart_or_the_config_it_is_given():
+    for arguments, expected in (
+        ([], "launch.py train --config configs/quickstart.yaml"),
+        (["ARGS=--config configs/humanoid.yaml"], "launch.py train  --config configs/humanoid.yaml"),
+    ):
+        plan = subprocess.run(["make", "--dry-run", "train", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
+        assert expected in plan.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_the_quickstart_ends_above_a_return_of_1000(tmp_path):
-    command = [sys.executable, "launch.py", "train", "--config", "configs/quickstart.yaml", "--run-dir", str(tmp_path / "run")]
+    command = ["make", "train", f"ARGS=--run-dir {tmp_path}/run"]
     output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     summary = json.loads((tmp_path / "run/summary.json").read_text(encoding="utf-8"))
     assert output.stderr == ""

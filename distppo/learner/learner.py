@@ -126,11 +126,12 @@ class Learner:
         reward_scale = self._merge_returns(fragments)
         rewards = fragments.rewards / np.float32(reward_scale)
         targets = self._targets(fragments, rewards)
-        batch, weights, error = self._batch(fragments), None, 0.0
+        batch, weights = self._batch(fragments), None
         if staleness == 0:
             error = self._ratio_error(batch)
         else:
-            batch, weights = self._decoupled(batch)
+            stale, (batch, weights) = batch, self._decoupled(batch)
+            error = ratio_error(batch.log_probs, stale.log_probs)
         stats, epochs = self._run_epochs(batch, fragments, rewards, targets, weights)
         self._check_finite(stats)
         self._moments["obs_moments"] = merge_all(self._moments["obs_moments"], fragments.obs_moments)

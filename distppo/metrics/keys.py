@@ -8,7 +8,10 @@ KEYS: dict[str, str] = {
     "rollout/ep_rew_mean": "Mean return (raw rewards, undiscounted) of the last 100 finished episodes; absent until one has ended.",
     "rollout/ep_len_mean": "Mean length of those episodes.",
     "rollout/episodes": "Episodes that ended in this iteration.",
-    "train/approx_kl": "Schulman's k3 estimate of the KL between the collecting and the trained policy, mean over the whole update.",
+    "train/approx_kl": (
+        "Schulman's k3 estimate of the KL between the collecting (in `overlap`: the current) policy as the update began and the "
+        "trained one, mean over the whole update."
+    ),
     "train/clip_fraction": "Share of samples whose probability ratio was outside the clip range, mean over the whole update.",
     "train/policy_gradient_loss": "Clipped surrogate loss, mean over the whole update.",
     "train/value_loss": "Squared error of the value prediction, in the critic's own units, mean over the whole update.",

@@ -144,7 +144,7 @@ def _train(
         display.message(f"{backend.description}; learner step: {backend.step_name}")
         writer.event("ready", description=backend.description, step=backend.step_name, seconds=time.perf_counter() - began)
         saved = start.continued and start.checkpoint is not None
-        trainer = Trainer(config, env, backend, progress, writer=writer, display=display, store=store, saved=saved, stop=stop)
+        trainer = Trainer(config, env, backend, progress, writer=writer, display=display, store=store, saved=saved)
         training = time.perf_counter()
         trainer.run()
         seconds = time.perf_counter() - training

@@ -16,7 +16,7 @@ from distppo.evaluation.restore import LEARNER_ARRAYS, checkpoint_state
 from distppo.metrics import EpisodeWindow, PhaseTimer, RunWriter
 from distppo.runtime.backend import Backend, Handle, WorkerFailed
 from distppo.runtime.processes import UpdateReport
-from distppo.runtime.signals import StopRequested, StopSignal
+from distppo.runtime.signals import StopRequested
 from distppo.types import EnvSpec
 
 
@@ -64,7 +64,6 @@ class Trainer:
         display: for people.
         store: of checkpoints.
         saved: whether the store holds `progress` already.
-        stop: asked after every iteration; backends ask it while they wait.
     """
 
     def __init__(
@@ -78,11 +77,10 @@ class Trainer:
         display: Display,
         store: CheckpointStore,
         saved: bool,
-        stop: StopSignal,
     ) -> None:
         self.progress = progress
         self._config, self._env, self._backend = config, env, backend
-        self._writer, self._display, self._store, self._stop = writer, display, store, stop
+        self._writer, self._display, self._store = writer, display, store
         self._timer = PhaseTimer()
         self._started = self._reported = time.perf_counter()
         self._seconds_before, self._steps_before = progress.seconds, progress.env_steps
@@ -131,7 +129,6 @@ class Trainer:
             if self._due(config.run.checkpoint_every):
                 self._save()
             self._report(report, evaluation)
-            self._stop.check()
 
     def _unfinished(self) -> bool:
         return self.progress.env_steps < self._config.run.total_timesteps

@@ -116,6 +116,10 @@ def test_the_token_is_given_to_this_machine_only_and_never_against_a_setting(mon
         monkeypatch.delenv("RAY_AUTH_MODE")
         find_cluster(address)
         assert os.environ.pop("RAY_AUTH_MODE") == "token"
+    # Linux answers on every 127.x address but calls from 127.0.0.1 alone, as if somebody else were called.
+    with socket.create_server(("127.0.0.2", 0)) as server:
+        find_cluster(f"127.0.0.2:{server.getsockname()[1]}")
+        assert "RAY_AUTH_MODE" not in os.environ
 
 
 @pytest.mark.ray
