@@ -113,7 +113,7 @@ def fused_epoch(
 
 
 @compiled()
-def _epoch(parameters, first, second, steps, network, batch, permutation, size, floats, normalize):  # type: ignore[no-untyped-def]
+def _epoch(parameters, first, second, steps, network, batch, permutation, size, floats, normalize):
     scratch = _scratch(network, size)
     gradient, advantage = np.empty(parameters.shape[0], F32), np.empty(size, F32)
     losses, sums = np.zeros(NUM_LOSSES), np.zeros(NUM_STATS)
@@ -158,7 +158,7 @@ def _threaded_epoch(
 
 
 @compiled()
-def _scratch(network, size):  # type: ignore[no-untyped-def]
+def _scratch(network, size):
     """Arrays for `size` samples: inputs, then hidden activations and their gradients, one block [trunks * width, size] a layer."""
     widths, count = network.widths, network.actions
     starts = np.zeros(len(widths), np.int64)
@@ -172,7 +172,7 @@ def _scratch(network, size):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _advantages(batch, rows, normalize, out):  # type: ignore[no-untyped-def]
+def _advantages(batch, rows, normalize, out):
     """out = the minibatch's advantages, shifted and scaled to mean 0, std 1 if asked."""
     for i in range(len(rows)):
         out[i] = batch[3][rows[i]]
@@ -181,7 +181,7 @@ def _advantages(batch, rows, normalize, out):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _gradient(parameters, network, batch, rows, advantage, size, floats, scratch, gradient, losses):  # type: ignore[no-untyped-def]
+def _gradient(parameters, network, batch, rows, advantage, size, floats, scratch, gradient, losses):
     """Writes the part of a minibatch of `size` samples that these rows have in its gradient and in its mean losses."""
     observations, actions, log_probs, _, returns, values, previous = batch
     _, clip, entropy_coef, value_coef, value_clip, _, _ = floats
@@ -202,7 +202,7 @@ def _gradient(parameters, network, batch, rows, advantage, size, floats, scratch
 
 
 @compiled()
-def _apply(parameters, first, second, gradient, steps, network, floats, losses, sums):  # type: ignore[no-untyped-def]
+def _apply(parameters, first, second, gradient, steps, network, floats, losses, sums):
     """Clips the gradient's norm, takes Adam's step `steps` + 1 and adds to the sums; returns 0 if the gradient is not finite, else 1."""
     learning_rate, _, _, _, _, max_norm, epsilon = floats
     norm = math.sqrt(_squared_norm(gradient))
@@ -226,7 +226,7 @@ def _apply(parameters, first, second, gradient, steps, network, floats, losses, 
 
 
 @compiled()
-def _gather(source, rows, out):  # type: ignore[no-untyped-def]
+def _gather(source, rows, out):
     """out[:, i] = source[rows[i]]."""
     for i in range(len(rows)):
         row = rows[i]
@@ -235,12 +235,12 @@ def _gather(source, rows, out):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _block(vector, offset, rows, columns):  # type: ignore[no-untyped-def]
+def _block(vector, offset, rows, columns):
     return vector[offset : offset + rows * columns].reshape(rows, columns)
 
 
 @compiled()
-def _forward(parameters, network, inputs, hidden, starts, mean, value):  # type: ignore[no-untyped-def]
+def _forward(parameters, network, inputs, hidden, starts, mean, value):
     widths, trunks = network.widths, network.trunks
     depth, size = len(widths) - 1, inputs.shape[1]
     for layer in range(depth):
@@ -275,7 +275,7 @@ def _forward(parameters, network, inputs, hidden, starts, mean, value):  # type:
 
 
 @compiled()
-def _backward(parameters, gradient, network, inputs, hidden, deltas, starts, mean_delta, value_delta):  # type: ignore[no-untyped-def]
+def _backward(parameters, gradient, network, inputs, hidden, deltas, starts, mean_delta, value_delta):
     widths, trunks = network.widths, network.trunks
     depth, size = len(widths) - 1, inputs.shape[1]
     width, count = widths[depth], mean_delta.shape[0]
@@ -316,7 +316,7 @@ def _backward(parameters, gradient, network, inputs, hidden, deltas, starts, mea
 
 
 @compiled()
-def _outer(column, row, out, add):  # type: ignore[no-untyped-def]
+def _outer(column, row, out, add):
     for j in range(out.shape[0]):
         factor = column[j]
         if add:
@@ -328,7 +328,7 @@ def _outer(column, row, out, add):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _row_sums(matrix, out):  # type: ignore[no-untyped-def]
+def _row_sums(matrix, out):
     for j in range(matrix.shape[0]):
         total = F32(0)
         for i in range(matrix.shape[1]):
@@ -337,7 +337,7 @@ def _row_sums(matrix, out):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _activate(block, bias, code):  # type: ignore[no-untyped-def]
+def _activate(block, bias, code):
     for j in range(block.shape[0]):
         row, b = block[j], bias[j]
         if code == TANH:
@@ -352,7 +352,7 @@ def _activate(block, bias, code):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _deactivate(delta, output, code, bias_gradient):  # type: ignore[no-untyped-def]
+def _deactivate(delta, output, code, bias_gradient):
     """delta *= the activation's derivative, from its output; the row sums are the bias's gradient."""
     for j in range(delta.shape[0]):
         total = F32(0)
@@ -376,7 +376,7 @@ def _deactivate(delta, output, code, bias_gradient):  # type: ignore[no-untyped-
 
 
 @compiled(inline="always")
-def _tanh(x):  # type: ignore[no-untyped-def]
+def _tanh(x):
     """tanh by a rational minimax approximation (odd degree 13 over even degree 6), within 4 float32 ulp; LLVM vectorizes it."""
     x = min(max(x, F32(-7.90531110763549805)), F32(7.90531110763549805))
     s = x * x
@@ -395,7 +395,7 @@ def _tanh(x):  # type: ignore[no-untyped-def]
 
 
 @compiled(inline="always")
-def _elu(x):  # type: ignore[no-untyped-def]
+def _elu(x):
     """x where x > 0, else exp(x) - 1, within 2 float32 ulp: a Taylor polynomial of expm1(x / 32), then expm1(2a) = y (2 + y) five times."""
     a = max(min(x, F32(0)), F32(-32)) * F32(1 / 32)
     p = F32(1 / 5040)
@@ -414,7 +414,7 @@ def _elu(x):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _standardize(advantage):  # type: ignore[no-untyped-def]
+def _standardize(advantage):
     size = len(advantage)
     mean = F32(0)
     for i in range(size):
@@ -429,7 +429,7 @@ def _standardize(advantage):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _policy_gradient(  # type: ignore[no-untyped-def]
+def _policy_gradient(
     action, mean, log_std, rows, old_log_probs, previous, advantage, size, clip, entropy_coef, log_prob, mean_delta, log_std_gradient
 ):
     """Writes d loss / d mean and d loss / d log_std; returns these rows' part of the surrogate loss, both KLs and the clip fraction."""
@@ -474,7 +474,7 @@ def _policy_gradient(  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _value_gradient(value, rows, returns, old_values, size, value_clip, value_coef, value_delta):  # type: ignore[no-untyped-def]
+def _value_gradient(value, rows, returns, old_values, size, value_clip, value_coef, value_delta):
     """Writes d loss / d value; returns these rows' part of the mean (clipped) squared error."""
     loss = 0.0
     factor = F32(2) * value_coef / F32(size)
@@ -493,7 +493,7 @@ def _value_gradient(value, rows, returns, old_values, size, value_clip, value_co
 
 
 @compiled()
-def _squared_norm(gradient):  # type: ignore[no-untyped-def]
+def _squared_norm(gradient):
     total = F32(0)
     for i in range(len(gradient)):
         total += gradient[i] * gradient[i]
@@ -501,7 +501,7 @@ def _squared_norm(gradient):  # type: ignore[no-untyped-def]
 
 
 @compiled()
-def _adam(parameters, first, second, gradient, scale, step, learning_rate, epsilon):  # type: ignore[no-untyped-def]
+def _adam(parameters, first, second, gradient, scale, step, learning_rate, epsilon):
     """Kingma, Ba: "Adam" (2014), with the bias corrections arranged as in torch.optim.Adam."""
     step_size = F32(learning_rate / (1.0 - 0.9**step))
     correction = F32(1.0 / math.sqrt(1.0 - 0.999**step))

@@ -48,7 +48,7 @@ def gae(
 
 
 @njit(cache=True, nogil=True)
-def _gae(rewards, values, next_values, terminations, truncations, gamma, gae_lambda):  # type: ignore[no-untyped-def]
+def _gae(rewards, values, next_values, terminations, truncations, gamma, gae_lambda):
     steps, envs = rewards.shape
     advantages = np.empty((steps, envs), np.float32)
     following = np.zeros(envs)
