@@ -1,11 +1,14 @@
 """How orchestration grows with workers and weights: the whole program, with environments that sleep instead of computing.
 
-    .venv/bin/python benchmarks/scaling.py              1 to 64 workers, weights of 50 kB to 50 MB; about seven minutes on two cores
-    .venv/bin/python benchmarks/scaling.py --quick      2 workers at most, half a minute; shows that it works
+    .venv/bin/python benchmarks/scaling.py              1 to 64 workers, weights of 44 kB to 50 MB; about seven minutes on two cores
+    .venv/bin/python benchmarks/scaling.py --quick      2 workers at most, a minute; shows that it works
 
-Every measurement is `launch.py train` in sync mode: Ray, real learner, metrics on disk. A step of an environment sleeps 5 ms and every
-worker has one, so that many of them share a core. The batch grows with the workers. Orchestration is what an iteration takes beyond its
-slowest worker's collection and the learner's update. A formula is fitted to it and asked for 1,024 workers. Run it on an idle machine.
+Every measurement is `launch.py train` in sync mode: Ray, real learner, metrics on disk. Every worker has one environment whose step takes
+5 ms and computes nothing, so that many workers share a core; the batch grows with the workers. Orchestration is what an iteration takes
+beyond its slowest worker's collection and the learner's update. A formula is fitted to it and asked for 1,024 workers.
+
+Waking a process costs a tenth of a millisecond of processor, which 64 workers at 200 steps a second would fill two cores with. So ten
+steps share one sleep of 50 ms; `--sleep-every 1` shows what it is otherwise. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -46,7 +49,8 @@ class Cell:
         width: of both hidden layers of actor and critic.
         num_steps: T.
         iterations: on the clock.
-        latency: seconds a step sleeps.
+        latency: seconds a step takes.
+        sleep_every: steps that share one sleep.
     """
 
     workers: int
@@ -54,6 +58,7 @@ class Cell:
     num_steps: int
     iterations: int
     latency: float
+    sleep_every: int
 
     @property
     def weight_bytes(self) -> int:
@@ -70,6 +75,7 @@ class Cell:
         """Returns the flags of `launch.py train`: one epoch of one minibatch, so that the update is short."""
         settings = {
             "env.kwargs.latency": self.latency,
+            "env.kwargs.sleep_every": self.sleep_every,
             "ppo.epochs": 1,
             "ppo.mini_batch_size": self.batch,
             "network.hidden_sizes": f"{self.width},{self.width}",
@@ -98,12 +104,11 @@ def main() -> int:
     report: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d %H:%M:%S"),
         "machine": machine_info(),
-        "latency_seconds": arguments.latency,
         "cells": records,
         "failures": failures,
     }
     report["model"] = modelled(records, arguments) if len(records) >= len(TERMS) else None
-    path = arguments.out / f"scaling{'-quick' * arguments.quick}-{time.strftime('%Y-%m-%d')}.json"
+    path = arguments.out / f"{arguments.name}{'-quick' * arguments.quick}-{time.strftime('%Y-%m-%d')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(f"\n{markdown(report)}\n\nraw results: {path}")
@@ -117,12 +122,14 @@ def parse_arguments() -> argparse.Namespace:
     add("--widths", type=numbers, default=[256, 840, 2480], help="hidden widths beside 64: 256 is 0.6 MB (default: 256,840,2480)")
     add("--width-workers", type=numbers, default=[2, 8], help="worker counts for these widths (default: 2,8)")
     add("--latency", type=float, default=0.005, help="seconds a step takes (default: 0.005)")
+    add("--sleep-every", type=int, default=10, help="steps that share one sleep (default: 10)")
     add("--num-steps", type=int, default=200, help="steps of a fragment, a tenth of it where the width varies (default: 200)")
     add("--iterations", type=int, default=15, help="on the clock, after 3 of warm-up (default: 15)")
     add("--gigabits", type=float, default=10.0, help="assumed bandwidth of a node, Gbit/s each way (default: 10)")
     add("--round-trip", type=float, default=0.0002, help="assumed round trip of a message, seconds (default: 0.0002)")
     add("--workers-per-node", type=int, default=64, help="assumed (default: 64)")
     add("--quick", action="store_true", help="1 and 2 workers, short fragments, few iterations")
+    add("--name", default="scaling", help="of the raw results' file (default: scaling)")
     add("--out", type=Path, default=ROOT / "benchmarks" / "results", help="where the raw results go (default: benchmarks/results)")
     arguments = parser.parse_args()
     if arguments.quick:
@@ -139,13 +146,9 @@ def numbers(text: str) -> list[int]:
 def cells(arguments: argparse.Namespace) -> list[Cell]:
     """Returns what is measured, in order."""
     short = max(1, arguments.num_steps // 10)
-    by_workers = [Cell(workers, SMALL, arguments.num_steps, arguments.iterations, arguments.latency) for workers in arguments.workers]
-    by_width = [
-        Cell(workers, width, short, arguments.iterations, arguments.latency)
-        for width in arguments.widths
-        for workers in arguments.width_workers
-    ]
-    return by_workers + by_width
+    sizes = [(workers, SMALL, arguments.num_steps) for workers in arguments.workers]
+    sizes += [(workers, width, short) for width in arguments.widths for workers in arguments.width_workers]
+    return [Cell(*size, arguments.iterations, arguments.latency, arguments.sleep_every) for size in sizes]
 
 
 def measure(cell: Cell) -> dict[str, Any]:

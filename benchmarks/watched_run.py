@@ -137,9 +137,9 @@ class WatchedRun:
         return written - time.time() + _now() - self._started
 
     def close(self) -> None:
-        """Ends the run as Ctrl-C would, or by force if that takes longer than a minute, and deletes its directory."""
+        """Asks the run to stop, forces it to if that takes longer than a minute, and deletes its directory."""
         if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGTERM)
+            self._process.terminate()
             try:
                 self._process.wait(60)
             except subprocess.TimeoutExpired:

@@ -43,7 +43,11 @@ def worker_failures() -> Iterator[None]:
 class Backend(Protocol):
     """The trainer's view of the processes. Handles are opaque: the trainer passes them on and never looks inside.
 
-    `wait` and `evaluate` raise StopRequested when the user has asked to stop, and WorkerFailed.
+    All waits but that for an update raise StopRequested when the user has asked to stop; `wait` and `evaluate` raise WorkerFailed.
+
+    Attributes:
+        num_workers: worker processes; 0: all in one process.
+        step_name: of the learner's inner step, once it is ready.
     """
 
     num_workers: int
@@ -52,6 +56,9 @@ class Backend(Protocol):
     @property
     def description(self) -> str:
         """Where the actors run, for people."""
+
+    def wait_until_ready(self) -> None:
+        """Returns when every process can work; nothing else is asked of them before."""
 
     def snapshot(self) -> Handle:
         """Returns the learner's current policy."""
@@ -93,25 +100,30 @@ class LocalBackend:
         first_iteration: to be collected.
         restored: learner state to continue from.
         stop: asked before every wait.
-
-    Raises:
-        UserError: an environment or the learner cannot be made.
     """
 
     num_workers = 0
+    step_name = ""
 
     def __init__(self, config: Config, env: EnvSpec, *, first_iteration: int, restored: LearnerState | None, stop: StopSignal) -> None:
         ((first_env, num_envs),) = share_envs(config.rollout.num_envs, 1)
         self._stop = stop
         self._worker = Worker(config, first_env, num_envs, first_iteration)
-        self._worker.ready()
         self._learner = LearnerProcess(config, env, restored, available_cores())
-        self.step_name = self._learner.ready()
 
     @property
     def description(self) -> str:
         """Says that there is no Ray."""
         return "in this process, without Ray"
+
+    def wait_until_ready(self) -> None:
+        """Makes environments and learner.
+
+        Raises:
+            UserError: that cannot be done.
+        """
+        self._worker.ready()
+        self.step_name = self._learner.ready()
 
     def snapshot(self) -> PolicySnapshot:
         """Returns the current policy itself."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import ray
@@ -51,9 +51,11 @@ class RayBackend:
         stop: asked during every wait.
 
     Raises:
-        ResourceError: the cluster cannot be reached or cannot give what the run needs within `fault.startup_timeout` seconds.
-        UserError: an environment or the learner failed for a reason the user can put right.
+        ResourceError: the cluster cannot be joined, or is too small for this run.
+        StopRequested: the user asked to stop meanwhile.
     """
+
+    step_name = ""
 
     def __init__(
         self,
@@ -65,8 +67,8 @@ class RayBackend:
         address: Address | None,
         stop: StopSignal,
     ) -> None:
-        self._stop = stop
-        self._actors: list[Any] = []
+        self._env, self._stop, self._startup_timeout = env, stop, config.fault.startup_timeout
+        self._actors: dict[str, tuple[str, Any]] = {}
         self._owns_ray = not ray.is_initialized()
         try:
             if self._owns_ray:
@@ -86,6 +88,26 @@ class RayBackend:
         nodes = sum(node["Alive"] for node in ray.nodes())
         workers = f"{self.num_workers} worker{'s' if self.num_workers > 1 else ''}"
         return f"on Ray, {workers} and 1 learner, {nodes} node{'s' if nodes > 1 else ''}"
+
+    def wait_until_ready(self) -> None:
+        """Returns when every actor can work.
+
+        Raises:
+            ResourceError: that was not so within `fault.startup_timeout` seconds.
+            UserError: an environment or the learner failed for a reason the user can put right.
+        """
+        timeout = self._startup_timeout
+        deadline = time.monotonic() + timeout
+        for missing in self._polls(self._ready):
+            self._stop.check()
+            if missing and time.monotonic() > deadline:
+                lacking = f"{missing} of {len(self._ready)} actors were not ready after {timeout:g} s (fault.startup_timeout). "
+                raise ResourceError(lacking + cluster.resources_text(self._needed))
+        self.step_name, *specs = self._values(self._ready)
+        if any(spec != self._env for spec in specs):
+            raise UserError(
+                f"{self._env.id!r} looks different on the workers ({specs[0]}) than here ({self._env}); are the same packages installed?"
+            )
 
     def snapshot(self) -> Any:
         """Returns a reference to the learner's current policy."""
@@ -120,37 +142,31 @@ class RayBackend:
 
     def close(self) -> None:
         """Kills the actors and, if this run started it, the local cluster."""
-        actors, self._actors = self._actors, []
-        for actor in actors:
+        actors, self._actors = self._actors, {}
+        for _, actor in actors.values():
             with contextlib.suppress(Exception):  # a cluster that has gone took its actors with it
                 ray.kill(actor)
         if self._owns_ray:
             ray.shutdown()
 
     def _start(self, config: Config, env: EnvSpec, first_iteration: int, restored: LearnerState | None, learner_cores: int) -> None:
-        needed = cluster.needed_resources(config, self.num_workers)
-        cluster.require(needed)
-        learner_class: Any = ray.remote(LearnerProcess).options(num_cpus=cluster.LEARNER_CPUS, num_gpus=needed["GPU"], max_restarts=0)
+        self._needed = cluster.needed_resources(config, self.num_workers)
+        cluster.require(self._needed)
+        learner_class: Any = ray.remote(LearnerProcess).options(num_cpus=cluster.LEARNER_CPUS, num_gpus=self._needed["GPU"], max_restarts=0)
         worker_class: Any = ray.remote(WorkerActor).options(num_cpus=cluster.WORKER_CPUS, max_restarts=0, max_task_retries=0)
-        self._learner = learner_class.remote(config, env, restored, learner_cores)
-        self._actors.append(self._learner)
-        self._workers: list[Any] = []
-        for first_env, num_envs in share_envs(config.rollout.num_envs, self.num_workers):
-            self._workers.append(worker_class.remote(config, first_env, num_envs, first_iteration))
-            self._actors.append(self._workers[-1])
-        ready = [self._learner.ready.remote(), *(worker.ready.remote() for worker in self._workers)]
-        self._await_start(ready, config.fault.startup_timeout, needed)
-        self.step_name, *specs = self._values(ready)
-        if any(spec != env for spec in specs):
-            raise UserError(f"{env.id!r} looks different on the workers ({specs[0]}) than here ({env}); are the same packages installed?")
+        self._learner = self._owned("the learner", learner_class.remote(config, env, restored, learner_cores))
+        self._workers = [
+            self._owned(
+                f"rollout worker {index} (environments {first_env} to {first_env + num_envs - 1})",
+                worker_class.remote(config, first_env, num_envs, first_iteration),
+            )
+            for index, (first_env, num_envs) in enumerate(share_envs(config.rollout.num_envs, self.num_workers))
+        ]
+        self._ready = [self._learner.ready.remote(), *(worker.ready.remote() for worker in self._workers)]
 
-    def _await_start(self, ready: Sequence[Any], timeout: float, needed: Mapping[str, float]) -> None:
-        deadline = time.monotonic() + timeout
-        for missing in self._polls(ready):
-            self._stop.check()
-            if missing and time.monotonic() > deadline:
-                lacking = f"{missing} of {len(ready)} actors were not ready after {timeout:g} s (fault.startup_timeout). "
-                raise ResourceError(lacking + cluster.resources_text(needed))
+    def _owned(self, name: str, actor: Any) -> Any:
+        self._actors[actor._actor_id.hex()] = (name, actor)
+        return actor
 
     def _get(self, references: Sequence[Any], *, stoppable: bool = True) -> list[Any]:
         """Returns the values in order; raises the first failure without waiting for the others."""
@@ -177,4 +193,6 @@ class RayBackend:
             raise
         except RayActorError as error:
             self._stop.check()  # a signal to the whole process group ends actors too
-            raise ResourceError(f"a process of this run has died: {error}\nIts output is in {cluster.log_directory()}") from error
+            name, _ = self._actors.get(error.actor_id, ("a process of this run", None))
+            reason = str(error).splitlines()[-1].rpartition("Worker exit detail: ")[2]
+            raise ResourceError(f"{name} has died: {reason} Its output is in {cluster.log_directory()}") from error

@@ -34,10 +34,11 @@ class RunDirectory:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
+            if not continued:
+                self._require_no_foreign_config()
             self._lock = open(path / LOCK_NAME, "a+")  # noqa: SIM115 - open for as long as the run is
         except OSError as error:
-            reason = "a file is in the way" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
-            raise UserError(f"run directory {path}: {reason}; choose another with --run-dir") from error
+            raise _cannot_be_made(path, error) from error
         try:
             self._take(continued)
         except UserError:
@@ -66,7 +67,11 @@ class RunDirectory:
             raise UserError(
                 f"run directory {self.path} already holds a run; choose another with --run-dir, or continue it with --resume {self.path}"
             )
-        if (self.path / CONFIG_FILE).exists() and not metrics.exists():
+
+    def _require_no_foreign_config(self) -> None:
+        """Raises UserError if the folder has been nobody's run so far, but has a file where a run's settings would be written."""
+        known = any((self.path / name).exists() for name in (LOCK_NAME, METRICS_FILE))
+        if (self.path / CONFIG_FILE).exists() and not known:
             raise UserError(
                 f"run directory {self.path} holds a {CONFIG_FILE} that is not a run's, which this one would write over; "
                 "choose another with --run-dir"
@@ -83,16 +88,28 @@ class RunDirectory:
 def find_begun_run(reference: str) -> Path | None:
     """Returns the run directory that `reference` names if its run ended before the first checkpoint, else None."""
     for path in (Path(reference), RUNS_ROOT / reference):
-        if (path / CONFIG_FILE).is_file() and (path / METRICS_FILE).is_file():
+        if (path / CONFIG_FILE).is_file() and (path / LOCK_NAME).is_file():
             return None if any((path / "checkpoints").glob("ckpt_*")) else path
     return None
 
 
-def default_run_directory(config: Config) -> Path:
-    """Returns runs/<env>-seed<k>-<time>, a name not taken yet."""
+def new_run_directory(config: Config) -> Path:
+    """Makes runs/<env>-seed<k>-<time>, under a name that nobody else has taken, and returns it.
+
+    Raises:
+        UserError: it cannot be made.
+    """
     env = re.sub(r"[^A-Za-z0-9._-]+", "_", config.env.id)
     name = f"{env}-seed{config.run.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return free_name(RUNS_ROOT / name)
+    while True:
+        path = free_name(RUNS_ROOT / name)
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue  # another run of this second was quicker
+        except OSError as error:
+            raise _cannot_be_made(path, error) from error
+        return path
 
 
 def free_name(path: Path) -> Path:
@@ -102,3 +119,8 @@ def free_name(path: Path) -> Path:
         candidate = path.with_name(f"{path.name}-{number}")
         number += 1
     return candidate
+
+
+def _cannot_be_made(path: Path, error: OSError) -> UserError:
+    reason = "a file is in the way" if isinstance(error, FileExistsError | NotADirectoryError) else error.strerror
+    return UserError(f"run directory {path}: {reason}; choose another with --run-dir")

@@ -12,7 +12,7 @@ from distppo.config import Config, NetworkConfig, Overrides, apply_overrides, lo
 from distppo.config.sources import from_mapping, from_names
 from distppo.errors import CheckpointError
 from distppo.evaluation.restore import config_of
-from distppo.runtime.run_directory import CONFIG_FILE, default_run_directory, find_begun_run, free_name
+from distppo.runtime.run_directory import CONFIG_FILE, find_begun_run, free_name
 
 
 class Start(NamedTuple):
@@ -20,14 +20,14 @@ class Start(NamedTuple):
 
     Attributes:
         config: resolved.
-        directory: of the run.
+        directory: of the run; None makes a new one under runs/.
         continued: the directory's own run goes on.
         checkpoint: to continue from, or None.
         notes: what the user should know, one line each.
     """
 
     config: Config
-    directory: Path
+    directory: Path | None
     continued: bool
     checkpoint: Checkpoint | None
     notes: list[str]
@@ -47,7 +47,7 @@ def read_settings(
 
 
 def fresh(config: Config) -> Start:
-    directory = Path(config.run.directory) if config.run.directory else default_run_directory(config)
+    directory = Path(config.run.directory) if config.run.directory else None
     return Start(config, directory, continued=False, checkpoint=None, notes=[])
 
 

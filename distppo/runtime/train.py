@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from distppo.files import write_atomic
 from distppo.metrics import RunWriter, machine_info, write_summary
 from distppo.runtime.address import Address, find_cluster
 from distppo.runtime.backend import Backend, LocalBackend
-from distppo.runtime.run_directory import CONFIG_FILE, RunDirectory
+from distppo.runtime.run_directory import CONFIG_FILE, RunDirectory, new_run_directory
 from distppo.runtime.signals import StopRequested, StopSignal
 from distppo.runtime.start import Start, fresh, read_settings, resumed
 from distppo.runtime.trainer import Progress, Trainer
@@ -79,8 +79,8 @@ def train(
         if start.checkpoint is not None:
             require_same_spaces(env_spec_of(start.checkpoint), env, start.checkpoint.path)
         cluster = find_cluster(address) if start.config.rollout.num_workers != 0 else None
-        with RunDirectory(start.directory, continued=start.continued):
-            return _run(start, env, cluster, progress, stop)
+        with RunDirectory(start.directory or new_run_directory(start.config), continued=start.continued) as directory:
+            return _run(start, directory.path, env, cluster, progress, stop)
 
 
 def _nothing_left(checkpoint: Checkpoint, config: Config) -> TrainResult:
@@ -94,69 +94,89 @@ def _nothing_left(checkpoint: Checkpoint, config: Config) -> TrainResult:
     return TrainResult(directory, _summary(config, directory, Progress.from_state(progress_of(checkpoint)), {}), None)
 
 
-def _run(start: Start, env: EnvSpec, cluster: Address | None, live: bool | None, stop: StopSignal) -> TrainResult:
-    config, directory, checkpoint = start.config, start.directory, start.checkpoint
+def _run(start: Start, directory: Path, env: EnvSpec, cluster: Address | None, live: bool | None, stop: StopSignal) -> TrainResult:
+    config, checkpoint = start.config, start.checkpoint
     progress = Progress.from_state(progress_of(checkpoint)) if checkpoint else Progress()
     if not start.continued:
         progress.best_evaluation = None  # the best checkpoint stays where it is; here the next one is
-    write_atomic(directory / CONFIG_FILE, dump_config(config).encode())
-    store = CheckpointStore(directory, config.run.keep_checkpoints)
-    resume_env_steps = progress.env_steps if start.continued else None
-    with RunWriter(directory, resume_env_steps=resume_env_steps) as writer, make_display(progress=live) as display:
+    with make_display(progress=live) as display:
         display.start(f"{config.env.id} -> {directory}", total=config.run.total_timesteps, initial=progress.env_steps)
         for note in start.notes:
             display.message(note)
-        writer.event("started", env_steps=progress.env_steps, machine=machine_info(), notes=start.notes)
-        try:
-            details = _train(start, env, cluster, progress, writer, display, store, stop)
-        except BaseException as error:
-            with contextlib.suppress(OSError):  # what ended the run may be the disk
-                writer.event("error", kind=type(error).__name__, message=str(error), env_steps=progress.env_steps)
-            if (latest := store.latest()) is not None:
-                display.message(f"ended by an error at {progress.env_steps:,} env steps; the last checkpoint is {latest.path}")
-            raise
-        finished = progress.env_steps >= config.run.total_timesteps
-        number = None if finished else stop.number
-        summary = _summary(config, directory, progress, details)
-        write_summary(directory, summary)
-        writer.event("finished" if finished else "interrupted", env_steps=progress.env_steps, signal=number)
+        write_atomic(directory / CONFIG_FILE, dump_config(config).encode())
+        store = CheckpointStore(directory, config.run.keep_checkpoints)
+        parts = "the learner" if config.rollout.num_workers == 0 else "Ray, workers and learner"
+        display.message(f"starting {parts} (longer the first time, when the learner's step is compiled)")
+        began = time.perf_counter()
+        with (
+            _processes(start, env, cluster, progress.iteration, stop) as backend,
+            # Opened while the processes start: what TensorBoard's files need takes a second to import.
+            RunWriter(directory, resume_env_steps=progress.env_steps if start.continued else None) as writer,
+        ):
+            writer.event("started", env_steps=progress.env_steps, machine=machine_info(), notes=start.notes)
+            with _told(progress, writer, display, store):
+                details = _train(start, env, backend, progress, writer, display, store)
+            details["wall_seconds"] = time.perf_counter() - began
+            finished = progress.env_steps >= config.run.total_timesteps
+            number = None if finished else stop.number
+            summary = _summary(config, directory, progress, details)
+            write_summary(directory, summary)
+            writer.event("finished" if finished else "interrupted", env_steps=progress.env_steps, signal=number)
     return TrainResult(directory, summary, number)
 
 
-def _train(
-    start: Start,
-    env: EnvSpec,
-    cluster: Address | None,
-    progress: Progress,
-    writer: RunWriter,
-    display: Display,
-    store: CheckpointStore,
-    stop: StopSignal,
-) -> dict[str, Any]:
-    """Starts the processes, trains, and ends them on every path; returns what the summary says of how it ran."""
-    config = start.config
-    began, steps_before = time.perf_counter(), progress.env_steps
+@contextlib.contextmanager
+def _processes(start: Start, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal) -> Iterator[Backend | None]:
+    """Starts workers and learner, without waiting for them, and ends them on every path; yields None if asked to stop before."""
     try:
-        backend = _backend(start, env, cluster, progress.iteration, stop)
+        backend = _backend(start, env, cluster, first_iteration, stop)
     except StopRequested:
-        return {"wall_seconds": time.perf_counter() - began, "env_steps_per_second": None}
+        backend = None
     try:
-        display.message(f"{backend.description}; learner step: {backend.step_name}")
-        writer.event("ready", description=backend.description, step=backend.step_name, seconds=time.perf_counter() - began)
-        saved = start.continued and start.checkpoint is not None
-        trainer = Trainer(config, env, backend, progress, writer=writer, display=display, store=store, saved=saved)
-        training = time.perf_counter()
-        trainer.run()
-        seconds = time.perf_counter() - training
-        return {
-            "wall_seconds": time.perf_counter() - began,
-            "training_seconds": seconds,
-            "env_steps_per_second": (progress.env_steps - steps_before) / seconds,
-            "num_workers": backend.num_workers,
-            "step": backend.step_name,
-        }
+        yield backend
     finally:
-        backend.close()
+        if backend is not None:
+            backend.close()
+
+
+@contextlib.contextmanager
+def _told(progress: Progress, writer: RunWriter, display: Display, store: CheckpointStore) -> Iterator[None]:
+    """Notes an error of the block, and where one can go on from."""
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # what ended the run may be the disk
+            writer.event("error", kind=type(error).__name__, message=str(error), env_steps=progress.env_steps)
+        if (latest := store.latest()) is not None:
+            kept = f"the last checkpoint is {latest.path}, --resume {store.run_directory} goes on from it"
+            display.message(f"ended by an error at {progress.env_steps:,} env steps; {kept}")
+        raise
+
+
+def _train(
+    start: Start, env: EnvSpec, backend: Backend | None, progress: Progress, writer: RunWriter, display: Display, store: CheckpointStore
+) -> dict[str, Any]:
+    """Trains when the processes are ready; returns what the summary says of how it ran."""
+    steps_before = progress.env_steps
+    try:
+        if backend is None:
+            raise StopRequested
+        backend.wait_until_ready()
+    except StopRequested:
+        return {"env_steps_per_second": None}
+    display.message(f"{backend.description}; learner step: {backend.step_name}")
+    writer.event("ready", description=backend.description, step=backend.step_name)
+    saved = start.continued and start.checkpoint is not None
+    trainer = Trainer(start.config, env, backend, progress, writer=writer, display=display, store=store, saved=saved)
+    training = time.perf_counter()
+    trainer.run()
+    seconds = time.perf_counter() - training
+    return {
+        "training_seconds": seconds,
+        "env_steps_per_second": (progress.env_steps - steps_before) / seconds,
+        "num_workers": backend.num_workers,
+        "step": backend.step_name,
+    }
 
 
 def _backend(start: Start, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal) -> Backend:

@@ -29,7 +29,7 @@ SMALL = {
     "run.checkpoint_every": 0,
 }
 """Three iterations of 128 env steps."""
-SECONDS = 60
+SECONDS = 120
 """What a process may take to start or to end, on a machine that is busy with other things."""
 
 

@@ -11,8 +11,10 @@ import pytest
 from runtime.running import Run, environment
 
 from distppo.cli import main
+from distppo.config import load_config
+from distppo.errors import UserError
 from distppo.runtime import train as train_module
-from distppo.runtime.run_directory import RunDirectory
+from distppo.runtime.run_directory import RunDirectory, new_run_directory
 
 HOLDER = """
 import pathlib, time
@@ -79,6 +81,21 @@ def test_a_directory_in_use_is_told_with_its_user(refused: Callable[..., str], t
         pass
 
 
+def test_runs_of_the_same_second_get_directories_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """runs/<env>-seed<k>-<time>, and a number behind it for those that come later."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("distppo.runtime.run_directory.time.strftime", lambda _: "20260101-000000")
+    config = load_config(env="probe_envs:Point-v0", seed=3)
+    paths = [str(new_run_directory(config)) for _ in range(3)]
+    first = "runs/probe_envs_Point-v0-seed3-20260101-000000"
+    assert paths == [first, f"{first}-2", f"{first}-3"]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "runs").touch()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="a file is in the way; choose another with --run-dir"):
+        new_run_directory(config)
+
+
 def test_a_directory_with_another_run_is_told(refused: Callable[..., str], trained: Run) -> None:
     """With the command that continues that run."""
     message = refused(f"--run-dir {trained.directory}")
@@ -89,7 +106,6 @@ def test_a_config_file_of_the_users_is_not_written_over(refused: Callable[..., s
     """`--config exp/config.yaml --run-dir exp` would replace it, comments and all."""
     (tmp_path / "exp").mkdir()
     (tmp_path / "exp" / "config.yaml").write_text("ppo: {gamma: 0.9}  # why\n")
-    (tmp_path / "exp" / ".lock").touch()
     assert "run directory exp holds a config.yaml that is not a run's" in refused("--config exp/config.yaml --run-dir exp")
 
 

@@ -25,10 +25,11 @@ def test_a_normal_run_says_what_it_does_and_nothing_else(started: Callable[..., 
     relative = directory.relative_to(tmp_path)
     assert directory.name.startswith(f"{ENV_ID}-seed0-")
     assert lines[0] == f"{ENV_ID} -> {relative}"
-    assert lines[1] == "on Ray, 2 workers and 1 learner, 1 node; learner step: fused"
-    assert [line.split()[0] for line in lines[2:4]] == ["256", "512"] and all("evaluation" in line for line in lines[2:4])
-    assert lines[4].startswith("finished: 512 env steps")
+    assert lines[1] == "starting Ray, workers and learner (longer the first time, when the learner's step is compiled)"
+    assert lines[2] == "on Ray, 2 workers and 1 learner, 1 node; learner step: fused"
+    assert [line.split()[0] for line in lines[3:5]] == ["256", "512"] and all("evaluation" in line for line in lines[3:5])
+    assert lines[5].startswith("finished: 512 env steps")
     best = json.loads((directory / "summary.json").read_text())["best_checkpoint"]
-    assert lines[5:] == [f"run directory:   {relative}", f"best checkpoint: {best}"]
+    assert lines[6:] == [f"run directory:   {relative}", f"best checkpoint: {best}"]
     assert {path.name for path in tmp_path.iterdir()} == {"runs", "stdout", "stderr"}
     wait_until(lambda: not processes_of(driver.pid), 10, "no process is left")
