@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -27,8 +29,12 @@ def solve(make, iterations, **settings):
     collector = RolloutCollector(config, make, VectorStepper, first_env=0, num_envs=8)
     learner = Learner(config, collector.spec)
     snapshot = learner.snapshot()
+    rollout = copy.deepcopy(collector.collect(snapshot, 0))
     for iteration in range(iterations):
-        snapshot, _ = learner.update(collector.collect(snapshot, iteration))
+        # In overlap mode the next fragment is collected before this one is learned from, in sync mode after.
+        ahead = copy.deepcopy(collector.collect(snapshot, iteration + 1)) if config.rollout.mode == "overlap" else None
+        snapshot, _ = learner.update(rollout)
+        rollout = ahead or collector.collect(snapshot, iteration + 1)
 
     def value(observation):
         parameters = split_parameters(torch.from_numpy(snapshot.parameters), snapshot.spec.layout)
@@ -63,24 +69,23 @@ def test_a_reward_one_step_away_is_discounted_once():
     assert value(1.0) == pytest.approx(1.0, abs=0.05)
 
 
+@pytest.mark.parametrize("mode", ["sync", "overlap"])
 @pytest.mark.parametrize(("terminates", "expected"), [(False, 10.0), (True, 1.0)])
-def test_an_endless_reward_of_1_is_worth_1_over_1_minus_gamma_however_often_it_is_truncated(terminates, expected):
+def test_an_endless_reward_of_1_is_worth_1_over_1_minus_gamma_however_often_it_is_truncated(terminates, expected, mode):
     # Episodes of one step: only the bootstrap tells a truncation from a termination.
-    _, value = solve(
-        probe(1, terminates, lambda env, t: np.zeros(1), lambda o, a, t: 1.0), 60, gamma=0.9, learning_rate=1e-2, gae_lambda=0.95
-    )
+    _, value = solve(probe(1, terminates, lambda env, t: np.zeros(1), lambda o, a, t: 1.0), 60, gamma=0.9, learning_rate=1e-2, mode=mode)
     assert value(0.0) == pytest.approx(expected, rel=0.05)
 
 
-@pytest.mark.parametrize("step", ["fused", "torch"])
-def test_the_best_action_is_found(step):
-    policy, _ = solve(
-        probe(1, True, lambda env, t: np.zeros(1), lambda o, a, t: -float((a[0] - 0.5) ** 2)), 40, step=step, initial_log_std=-0.5
-    )
+@pytest.mark.parametrize(("step", "mode"), [("fused", "sync"), ("torch", "sync"), ("fused", "overlap")])
+def test_the_best_action_is_found(step, mode):
+    target = probe(1, True, lambda env, t: np.zeros(1), lambda o, a, t: -float((a[0] - 0.5) ** 2))
+    policy, _ = solve(target, 40, step=step, mode=mode, initial_log_std=-0.5)
     assert policy.act(np.zeros(1))[0] == pytest.approx(0.5, abs=0.08)
 
 
-def test_the_best_action_for_each_observation_is_found_with_normalization_on():
+@pytest.mark.parametrize("mode", ["sync", "overlap"])
+def test_the_best_action_for_each_observation_is_found_with_normalization_on(mode):
     policy, _ = solve(
         probe(1, True, coin, lambda o, a, t: -float((a[0] - 0.6 * o[0]) ** 2)),
         50,
@@ -88,6 +93,7 @@ def test_the_best_action_for_each_observation_is_found_with_normalization_on():
         rewards=True,
         observations=True,
         values=True,
+        mode=mode,
     )
     assert policy.act(np.array([1.0]))[0] == pytest.approx(0.6, abs=0.12)
     assert policy.act(np.array([-1.0]))[0] == pytest.approx(-0.6, abs=0.12)

@@ -4,7 +4,7 @@ On small networks PPO on a CPU is ruled by call overhead, not arithmetic; here a
 computes (a test holds them together over every option), on the same flat vectors.
 
 Activations are stored feature-major, [width, M], so that no product needs a transposed copy and every elementwise loop runs over
-contiguous samples. The layout puts the actor's and the critic's first layers side by side: with separate trunks they are one product.
+contiguous samples.
 
 All of it stays in this one file: numba's cache on disk notices a change in the file of the function it has cached, not in the files of
 those that it calls.
@@ -19,7 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 
 from distppo.algo.batch import Batch, Coefficients, EpochStats, OptimizerVectors
 from distppo.types import ParameterSlot
@@ -33,25 +34,39 @@ LOG_SQRT_2PI = F32(0.5 * math.log(2.0 * math.pi))
 compiled = functools.partial(njit, cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "arcp", "nsz"})
 NUM_STATS = len(EpochStats._fields)
 NUM_LOSSES = 5
+CACHE_LINE = 16
+"""Numbers of 8 bytes so far apart that no two share a line or its neighbour."""
+GO, CLAIMED, DONE = 0, CACHE_LINE, 2 * CACHE_LINE
+"""Words the two threads speak by: minibatches begun (-1: no more), second towers begun by either, second towers done by the helper."""
+NORM, STEP, VALUE_LOSS, SQUARE = 0, 1, 2, 3
+"""What they tell each other: the last gradient's norm and its Adam step; the critic's loss and squared norm of this one's."""
+_HELPER = ThreadPoolExecutor(1, "fused-epoch")
+PATIENCE = 10_000
+"""Looks at the other thread's progress, some ten microseconds, before the core is offered to somebody else."""
+_sched_yield = types.ExternalFunction("sched_yield", types.int32())
 
 
 class Network(NamedTuple):
     """Shape of the actor-critic and places of its layers in the flat vector, as the kernel reads them.
 
+    Its towers learn from nothing of each other but the norm of the whole gradient: with separate trunks there are two, the actor's and the
+    critic's; with a shared trunk there is one.
+
     Attributes:
         widths: [L + 1] int64, observation size, then the hidden widths.
-        trunks: 1 (shared) or 2.
+        towers: 1 or 2.
         activation: code.
-        weights: [L] int64, offset of each hidden layer's weight of the first trunk; the second's follows it.
-        biases: [L] int64, likewise.
+        weights: [2, L] int64, offset of each hidden layer's weight in either tower.
+        biases: [2, L] int64, likewise.
         actor_head: offset of the weight; the bias follows it.
         critic_head: likewise.
         log_std: offset.
         actions: A.
+        pieces: [2, K, 2] int64, (start, stop) of what either tower owns of the flat vector; empty ones fill up.
     """
 
     widths: np.ndarray
-    trunks: int
+    towers: int
     activation: int
     weights: np.ndarray
     biases: np.ndarray
@@ -59,25 +74,43 @@ class Network(NamedTuple):
     critic_head: int
     log_std: int
     actions: int
+    pieces: np.ndarray
 
 
 def network_of(layout: tuple[ParameterSlot, ...], observation_size: int, activation: str) -> Network:
     """Returns the kernel's description of an MLP actor-critic laid out by `distppo.models.layout.mlp_layout`."""
     slots = {slot.name: slot for slot in layout}
-    trunk = "trunk" if "trunk.0.weight" in slots else "actor"
-    depth = sum(1 for name in slots if name.startswith(f"{trunk}.") and name.endswith(".weight") and "head" not in name)
-    hidden = [slots[f"{trunk}.{index}.weight"] for index in range(depth)]
+    trunks = ["trunk"] if "trunk.0.weight" in slots else ["actor", "critic"]
+    depth = sum(1 for name in slots if name.startswith(f"{trunks[0]}.") and name.endswith(".weight") and "head" not in name)
+    offsets = {
+        kind: np.array([[slots[f"{trunk}.{index}.{kind}"].offset for index in range(depth)] for trunk in (trunks * 2)[:2]], np.int64)
+        for kind in ("weight", "bias")
+    }
     return Network(
-        widths=np.array([observation_size, *(slot.shape[0] for slot in hidden)], np.int64),
-        trunks=1 if trunk == "trunk" else 2,
+        widths=np.array([observation_size, *(slots[f"{trunks[0]}.{index}.weight"].shape[0] for index in range(depth))], np.int64),
+        towers=len(trunks),
         activation=ACTIVATION_CODES[activation],
-        weights=np.array([slot.offset for slot in hidden], np.int64),
-        biases=np.array([slots[f"{trunk}.{index}.bias"].offset for index in range(depth)], np.int64),
+        weights=offsets["weight"].reshape(2, depth),
+        biases=offsets["bias"].reshape(2, depth),
         actor_head=slots["actor.head.weight"].offset,
         critic_head=slots["critic.head.weight"].offset,
         log_std=slots["log_std"].offset,
         actions=slots["log_std"].shape[0],
+        pieces=_pieces(layout, len(trunks)),
     )
+
+
+def _pieces(layout: tuple[ParameterSlot, ...], towers: int) -> np.ndarray:
+    """Returns `Network.pieces`, neighbours joined."""
+    owned: list[list[tuple[int, int]]] = [[], []]
+    for slot in layout:
+        pieces = owned[1 if towers == 2 and slot.name.startswith("critic") else 0]
+        start, stop = slot.offset, slot.offset + math.prod(slot.shape)
+        if pieces and pieces[-1][1] == start:
+            start, _ = pieces.pop()
+        pieces.append((start, stop))
+    longest = max(len(pieces) for pieces in owned)
+    return np.array([pieces + [(0, 0)] * (longest - len(pieces)) for pieces in owned], np.int64)
 
 
 def fused_epoch(
@@ -98,13 +131,14 @@ def fused_epoch(
         permutation: [B] int64, B a multiple of `mini_batch_size`.
         mini_batch_size: M.
         coefficients: of this epoch.
-        threads: each takes an equal part of every minibatch. The result is that of one thread up to rounding, and the same every time.
+        threads: where there are two towers, a second thread helps with the critic's, and the bits are those of one thread. Otherwise each
+            thread takes an equal part of every minibatch; the result is then that of one thread up to rounding, and the same every time.
     """
     floats = np.array(coefficients[:-1], np.float32)
     state = (vectors.parameters, vectors.first_moment, vectors.second_moment)
     arguments = (network, tuple(batch), permutation, mini_batch_size, floats, coefficients.normalize_advantages)
-    if threads == 1:
-        sums = _epoch(*state, vectors.gradient_steps, *arguments)
+    if threads == 1 or (threads == 2 and network.towers == 2):
+        sums = _towers_epoch(state, vectors.gradient_steps, *arguments, helped=threads == 2)
     else:
         sums = _threaded_epoch(state, vectors.gradient_steps, *arguments, threads)
     stats = EpochStats._make(float(x) for x in sums)
@@ -112,17 +146,144 @@ def fused_epoch(
     return stats
 
 
-@compiled()
-def _epoch(parameters, first, second, steps, network, batch, permutation, size, floats, normalize):
-    scratch = _scratch(network, size)
-    gradient, advantage = np.empty(parameters.shape[0], F32), np.empty(size, F32)
-    losses, sums = np.zeros(NUM_LOSSES), np.zeros(NUM_STATS)
-    for start in range(0, len(permutation), size):
-        rows = permutation[start : start + size]
-        _advantages(batch, rows, normalize, advantage)
-        _gradient(parameters, network, batch, rows, advantage, size, floats, scratch, gradient, losses)
-        steps += _apply(parameters, first, second, gradient, steps, network, floats, losses, sums)
+def _towers_epoch(
+    state: tuple[np.ndarray, np.ndarray, np.ndarray],
+    steps: int,
+    network: Network,
+    batch: tuple[np.ndarray, ...],
+    permutation: np.ndarray,
+    size: int,
+    floats: np.ndarray,
+    normalize: bool,
+    *,
+    helped: bool,
+) -> np.ndarray:
+    """Runs `_epoch`, where `helped` with a thread that takes the critic's tower of a minibatch whenever it comes in time.
+
+    It may be late or never come, as its core may have other work: then the epoch's own thread does what is left.
+    """
+    shared = (*state, np.empty_like(state[0]), np.zeros(3 * CACHE_LINE, np.int64), np.zeros(4))
+    if helped:
+        _HELPER.submit(_help, shared, network, batch, permutation, size, floats)
+    sums: np.ndarray = _epoch(shared, steps, network, batch, permutation, size, floats, normalize)
     return sums
+
+
+@compiled()
+def _epoch(shared, steps, network, batch, permutation, size, floats, normalize):
+    parameters, first, second, gradient, words, letter = shared
+    scratch, advantage = _scratch(network, size), np.empty(size, F32)
+    losses, sums = np.zeros(NUM_LOSSES), np.zeros(NUM_STATS)
+    letter[NORM] = math.inf
+    for number in range(len(permutation) // size):
+        rows = permutation[number * size : (number + 1) * size]
+        _store_release(words, GO, number + 1)
+        _advantages(batch, rows, normalize, advantage)
+        _gather(batch[0], rows, scratch[0])
+        _tower_gradient(0, parameters, network, batch, rows, advantage, size, floats, scratch, gradient, losses)
+        square = _squared_norm(gradient, network.pieces[0])
+        if network.towers == 2:
+            if _claim(words, number):
+                _second_tower(shared, network, batch, rows, size, floats, scratch)
+            else:
+                _await(words, DONE, number + 1)
+            losses[1] = letter[VALUE_LOSS]
+            square += F32(letter[SQUARE])
+        norm = math.sqrt(square)
+        finite = _count(parameters, network, norm, losses, sums)
+        steps += finite
+        letter[NORM], letter[STEP] = norm, steps
+        if finite:
+            _adam(parameters, first, second, gradient, network.pieces[0], norm, steps, floats)
+    _store_release(words, GO, -1)
+    if math.isfinite(letter[NORM]):
+        _adam(parameters, first, second, gradient, network.pieces[1], letter[NORM], steps, floats)
+    return sums
+
+
+@compiled()
+def _second_tower(shared, network, batch, rows, size, floats, scratch):
+    """Takes the critic's part of the last minibatch's Adam step, then of this one's gradient, from the inputs in the scratch.
+
+    In this order all that is the critic's stays in one core's cache for as long as one thread does it.
+    """
+    parameters, first, second, gradient, _, letter = shared
+    if math.isfinite(letter[NORM]):
+        _adam(parameters, first, second, gradient, network.pieces[1], letter[NORM], letter[STEP], floats)
+    losses, no_advantage = np.zeros(NUM_LOSSES), np.empty(0, F32)
+    _tower_gradient(1, parameters, network, batch, rows, no_advantage, size, floats, scratch, gradient, losses)
+    letter[VALUE_LOSS], letter[SQUARE] = losses[1], _squared_norm(gradient, network.pieces[1])
+
+
+@compiled()
+def _help(shared, network, batch, permutation, size, floats):
+    """Takes the second tower of every minibatch that nobody has begun, until there are no more."""
+    words, scratch, number = shared[4], _scratch(network, size), 0
+    while True:
+        _await(words, GO, number + 1)
+        number = _load_acquire(words, GO) - 1
+        if number < 0:
+            return
+        if _claim(words, number):
+            rows = permutation[number * size : (number + 1) * size]
+            _gather(batch[0], rows, scratch[0])
+            _second_tower(shared, network, batch, rows, size, floats, scratch)
+            _store_release(words, DONE, number + 1)
+        number += 1
+
+
+@intrinsic
+def _store_release(typing_context, array, index, value):
+    """array[index] = value, visible to another thread after everything written before."""
+
+    def code(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        builder.store_atomic(arguments[2], builder.gep(data, [arguments[1]]), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), code
+
+
+@intrinsic
+def _load_acquire(typing_context, array, index):
+    """array[index], read before everything that is read after."""
+
+    def code(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        return builder.load_atomic(builder.gep(data, [arguments[1]]), "acquire", 8)
+
+    return types.int64(array, types.int64), code
+
+
+@intrinsic
+def _compare_and_swap(typing_context, array, index, expected, value):
+    """Sets array[index] to value if it is `expected`, and returns whether it was, as one step."""
+
+    def code(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        pointer = builder.gep(data, [arguments[1]])
+        return builder.extract_value(builder.cmpxchg(pointer, arguments[2], arguments[3], "acq_rel", "acquire"), 1)
+
+    return types.boolean(array, types.int64, types.int64, types.int64), code
+
+
+@compiled()
+def _claim(words, number):
+    """Returns whether minibatch `number`'s second tower is the caller's to do: of the two threads, one gets True."""
+    return _compare_and_swap(words, CLAIMED, number, number + 1)
+
+
+@compiled()
+def _await(words, index, value):
+    """Returns when words[index] is at least this, or negative."""
+    looks = 0
+    while True:
+        seen = _load_acquire(words, index)
+        if seen >= value or seen < 0:
+            return
+        looks += 1
+        if looks > PATIENCE:  # another process has the other thread's core
+            _sched_yield()
 
 
 def _threaded_epoch(
@@ -159,16 +320,16 @@ def _threaded_epoch(
 
 @compiled()
 def _scratch(network, size):
-    """Arrays for `size` samples: inputs, then hidden activations and their gradients, one block [trunks * width, size] a layer."""
+    """Arrays for `size` samples of one tower: inputs, then hidden activations and their gradients, one block [width, size] a layer."""
     widths, count = network.widths, network.actions
     starts = np.zeros(len(widths), np.int64)
     for layer in range(len(widths) - 1):
-        starts[layer + 1] = starts[layer] + network.trunks * widths[layer + 1] * size
+        starts[layer + 1] = starts[layer] + widths[layer + 1] * size
     hidden, deltas = np.empty(starts[-1], F32), np.empty(starts[-1], F32)
     inputs, action = np.empty((widths[0], size), F32), np.empty((count, size), F32)
     mean, mean_delta = np.empty((count, size), F32), np.empty((count, size), F32)
     value, value_delta, log_prob = np.empty(size, F32), np.empty(size, F32), np.empty(size, F32)
-    return starts, hidden, deltas, inputs, action, mean, mean_delta, value, value_delta, log_prob
+    return inputs, starts, hidden, deltas, action, mean, mean_delta, value, value_delta, log_prob
 
 
 @compiled()
@@ -183,29 +344,79 @@ def _advantages(batch, rows, normalize, out):
 @compiled()
 def _gradient(parameters, network, batch, rows, advantage, size, floats, scratch, gradient, losses):
     """Writes the part of a minibatch of `size` samples that these rows have in its gradient and in its mean losses."""
-    observations, actions, log_probs, _, returns, values, previous = batch
+    _gather(batch[0], rows, scratch[0])
+    for tower in range(network.towers):
+        _tower_gradient(tower, parameters, network, batch, rows, advantage, size, floats, scratch, gradient, losses)
+
+
+@compiled()
+def _tower_gradient(tower, parameters, network, batch, rows, advantage, size, floats, scratch, gradient, losses):
+    """Writes what `_gradient` does for the parameters and losses of one tower, from the inputs in its scratch."""
+    _, actions, log_probs, _, returns, values, previous = batch
     _, clip, entropy_coef, value_coef, value_clip, _, _ = floats
-    starts, hidden, deltas, inputs, action, mean, mean_delta, value, value_delta, log_prob = scratch
-    count = network.actions
-    _gather(observations, rows, inputs)
-    _gather(actions, rows, action)
-    _forward(parameters, network, inputs, hidden, starts, mean, value)
-    log_std = parameters[network.log_std : network.log_std + count]
-    log_std_gradient = gradient[network.log_std : network.log_std + count]
-    entropy_part = entropy_coef * F32(len(rows)) / F32(size)
-    policy_loss, kl, pass_kl, clipped = _policy_gradient(
-        action, mean, log_std, rows, log_probs, previous, advantage, size, clip, entropy_part, log_prob, mean_delta, log_std_gradient
-    )
-    value_loss = _value_gradient(value, rows, returns, values, size, value_clip, value_coef, value_delta)
-    _backward(parameters, gradient, network, inputs, hidden, deltas, starts, mean_delta, value_delta)
-    losses[0], losses[1], losses[2], losses[3], losses[4] = policy_loss, value_loss, kl, pass_kl, clipped
+    inputs, starts, hidden, deltas, action, mean, mean_delta, value, value_delta, log_prob = scratch
+    acts, criticizes = tower == 0, tower == network.towers - 1
+    top = _forward(parameters, network, tower, inputs, hidden, starts)
+    width, count = network.widths[-1], network.actions
+    if acts:
+        head = network.actor_head
+        _gather(actions, rows, action)
+        np.dot(_block(parameters, head, count, width), top, mean)
+        _add_bias(mean, parameters[head + count * width : head + count * width + count])
+        log_std_gradient = gradient[network.log_std : network.log_std + count]
+        losses[0], losses[2], losses[3], losses[4] = _policy_gradient(
+            action,
+            mean,
+            parameters[network.log_std : network.log_std + count],
+            rows,
+            log_probs,
+            previous,
+            advantage,
+            size,
+            clip,
+            entropy_coef * F32(len(rows)) / F32(size),
+            log_prob,
+            mean_delta,
+            log_std_gradient,
+        )
+        np.dot(mean_delta, top.T, _block(gradient, head, count, width))
+        _row_sums(mean_delta, gradient[head + count * width : head + count * width + count])
+    if criticizes:
+        head = network.critic_head
+        np.dot(parameters[head : head + width], top, value)
+        bias = parameters[head + width]
+        for i in range(len(value)):
+            value[i] += bias
+        losses[1] = _value_gradient(value, rows, returns, values, size, value_clip, value_coef, value_delta)
+        np.dot(top, value_delta, gradient[head : head + width])
+        gradient[head + width] = value_delta.sum()
+    depth = len(network.widths) - 1
+    if depth > 0:
+        delta = _block(deltas, starts[depth - 1], width, len(rows))
+        if acts:
+            np.dot(_block(parameters, network.actor_head, count, width).T, mean_delta, delta)
+        if criticizes:
+            _outer(parameters[network.critic_head : network.critic_head + width], value_delta, delta, acts)
+        _backward(parameters, gradient, network, tower, inputs, hidden, deltas, starts)
 
 
 @compiled()
 def _apply(parameters, first, second, gradient, steps, network, floats, losses, sums):
     """Clips the gradient's norm, takes Adam's step `steps` + 1 and adds to the sums; returns 0 if the gradient is not finite, else 1."""
-    learning_rate, _, _, _, _, max_norm, epsilon = floats
-    norm = math.sqrt(_squared_norm(gradient))
+    square = F32(0)
+    for tower in range(network.towers):
+        square += _squared_norm(gradient, network.pieces[tower])
+    norm = math.sqrt(square)
+    finite = _count(parameters, network, norm, losses, sums)
+    if finite:
+        for tower in range(network.towers):
+            _adam(parameters, first, second, gradient, network.pieces[tower], norm, steps + 1, floats)
+    return finite
+
+
+@compiled()
+def _count(parameters, network, norm, losses, sums):
+    """Adds a minibatch to the sums; returns 0 if the gradient is not finite, else 1."""
     sums[0] += 1
     if not math.isfinite(norm):
         sums[1] += 1
@@ -221,7 +432,6 @@ def _apply(parameters, first, second, gradient, steps, network, floats, losses, 
     sums[7] += losses[4]
     sums[8] += norm
     sums[9] = max(sums[9], norm)
-    _adam(parameters, first, second, gradient, F32(min(1.0, max_norm / (norm + 1e-6))), steps + 1, learning_rate, epsilon)
     return 1
 
 
@@ -240,79 +450,41 @@ def _block(vector, offset, rows, columns):
 
 
 @compiled()
-def _forward(parameters, network, inputs, hidden, starts, mean, value):
-    widths, trunks = network.widths, network.trunks
-    depth, size = len(widths) - 1, inputs.shape[1]
-    for layer in range(depth):
+def _forward(parameters, network, tower, inputs, hidden, starts):
+    """Fills a tower's hidden activations; returns the last, which without hidden layers is the input."""
+    widths, size = network.widths, inputs.shape[1]
+    below = inputs
+    for layer in range(len(widths) - 1):
         fan_in, width = widths[layer], widths[layer + 1]
-        if layer == 0:
-            weight = _block(parameters, network.weights[0], trunks * width, fan_in)
-            np.dot(weight, inputs, _block(hidden, starts[0], trunks * width, size))
-        else:
-            for k in range(trunks):
-                weight = _block(parameters, network.weights[layer] + k * width * fan_in, width, fan_in)
-                below = _block(hidden, starts[layer - 1] + k * fan_in * size, fan_in, size)
-                np.dot(weight, below, _block(hidden, starts[layer] + k * width * size, width, size))
-        bias = parameters[network.biases[layer] : network.biases[layer] + trunks * width]
-        _activate(_block(hidden, starts[layer], trunks * width, size), bias, network.activation)
-    width = widths[depth]
-    for_actor, for_critic = inputs, inputs
-    if depth > 0:
-        for_actor = _block(hidden, starts[depth - 1], width, size)
-        for_critic = _block(hidden, starts[depth - 1] + (trunks - 1) * width * size, width, size)
-    count = mean.shape[0]
-    head = network.actor_head
-    np.dot(_block(parameters, head, count, width), for_actor, mean)
-    for a in range(count):
-        bias_a = parameters[head + count * width + a]
-        for i in range(size):
-            mean[a, i] += bias_a
-    head = network.critic_head
-    np.dot(parameters[head : head + width], for_critic, value)
-    bias_v = parameters[head + width]
-    for i in range(size):
-        value[i] += bias_v
+        above = _block(hidden, starts[layer], width, size)
+        np.dot(_block(parameters, network.weights[tower, layer], width, fan_in), below, above)
+        bias = network.biases[tower, layer]
+        _activate(above, parameters[bias : bias + width], network.activation)
+        below = above
+    return below
 
 
 @compiled()
-def _backward(parameters, gradient, network, inputs, hidden, deltas, starts, mean_delta, value_delta):
-    widths, trunks = network.widths, network.trunks
-    depth, size = len(widths) - 1, inputs.shape[1]
-    width, count = widths[depth], mean_delta.shape[0]
-    for_actor, for_critic = inputs, inputs
-    if depth > 0:
-        for_actor = _block(hidden, starts[depth - 1], width, size)
-        for_critic = _block(hidden, starts[depth - 1] + (trunks - 1) * width * size, width, size)
-    actor, critic = network.actor_head, network.critic_head
-    np.dot(mean_delta, for_actor.T, _block(gradient, actor, count, width))
-    _row_sums(mean_delta, gradient[actor + count * width : actor + count * width + count])
-    np.dot(for_critic, value_delta, gradient[critic : critic + width])
-    gradient[critic + width] = value_delta.sum()
-    if depth == 0:
-        return
-    np.dot(_block(parameters, actor, count, width).T, mean_delta, _block(deltas, starts[depth - 1], width, size))
-    _outer(
-        parameters[critic : critic + width],
-        value_delta,
-        _block(deltas, starts[depth - 1] + (trunks - 1) * width * size, width, size),
-        trunks == 1,
-    )
-    for layer in range(depth - 1, -1, -1):
+def _backward(parameters, gradient, network, tower, inputs, hidden, deltas, starts):
+    """Writes the gradient of a tower's hidden layers from the delta of its last activations."""
+    widths, size = network.widths, inputs.shape[1]
+    for layer in range(len(widths) - 2, -1, -1):
         fan_in, width = widths[layer], widths[layer + 1]
-        delta = _block(deltas, starts[layer], trunks * width, size)
-        bias = gradient[network.biases[layer] : network.biases[layer] + trunks * width]
-        _deactivate(delta, _block(hidden, starts[layer], trunks * width, size), network.activation, bias)
+        weight, bias = network.weights[tower, layer], network.biases[tower, layer]
+        delta = _block(deltas, starts[layer], width, size)
+        _deactivate(delta, _block(hidden, starts[layer], width, size), network.activation, gradient[bias : bias + width])
         if layer == 0:
-            np.dot(delta, inputs.T, _block(gradient, network.weights[0], trunks * width, fan_in))
+            np.dot(delta, inputs.T, _block(gradient, weight, width, fan_in))
             continue
-        for k in range(trunks):
-            delta_k = _block(deltas, starts[layer] + k * width * size, width, size)
-            below = _block(hidden, starts[layer - 1] + k * fan_in * size, fan_in, size)
-            offset = network.weights[layer] + k * width * fan_in
-            np.dot(delta_k, below.T, _block(gradient, offset, width, fan_in))
-            np.dot(
-                _block(parameters, offset, width, fan_in).T, delta_k, _block(deltas, starts[layer - 1] + k * fan_in * size, fan_in, size)
-            )
+        np.dot(delta, _block(hidden, starts[layer - 1], fan_in, size).T, _block(gradient, weight, width, fan_in))
+        np.dot(_block(parameters, weight, width, fan_in).T, delta, _block(deltas, starts[layer - 1], fan_in, size))
+
+
+@compiled()
+def _add_bias(block, bias):
+    for j in range(block.shape[0]):
+        for i in range(block.shape[1]):
+            block[j, i] += bias[j]
 
 
 @compiled()
@@ -493,21 +665,27 @@ def _value_gradient(value, rows, returns, old_values, size, value_clip, value_co
 
 
 @compiled()
-def _squared_norm(gradient):
+def _squared_norm(gradient, pieces):
     total = F32(0)
-    for i in range(len(gradient)):
-        total += gradient[i] * gradient[i]
+    for start, stop in pieces:
+        # A slice: with an index that might be negative LLVM does not vectorize.
+        g = gradient[start:stop]
+        for i in range(len(g)):
+            total += g[i] * g[i]
     return total
 
 
 @compiled()
-def _adam(parameters, first, second, gradient, scale, step, learning_rate, epsilon):
+def _adam(parameters, first, second, gradient, pieces, norm, step, floats):
     """Kingma, Ba: "Adam" (2014), with the bias corrections arranged as in torch.optim.Adam."""
+    learning_rate, _, _, _, _, max_norm, epsilon = floats
+    scale = F32(min(1.0, max_norm / (norm + 1e-6)))
     step_size = F32(learning_rate / (1.0 - 0.9**step))
     correction = F32(1.0 / math.sqrt(1.0 - 0.999**step))
-    for i in range(len(parameters)):
-        g = gradient[i] * scale
-        m = F32(0.9) * first[i] + F32(0.1) * g
-        v = F32(0.999) * second[i] + F32(0.001) * g * g
-        first[i], second[i] = m, v
-        parameters[i] -= step_size * m / (F32(math.sqrt(v)) * correction + epsilon)
+    for start, stop in pieces:
+        p, m, v, g = parameters[start:stop], first[start:stop], second[start:stop], gradient[start:stop]
+        for i in range(len(p)):
+            scaled = g[i] * scale
+            m[i] = F32(0.9) * m[i] + F32(0.1) * scaled
+            v[i] = F32(0.999) * v[i] + F32(0.001) * scaled * scaled
+            p[i] -= step_size * m[i] / (F32(math.sqrt(v[i])) * correction + epsilon)

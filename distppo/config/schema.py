@@ -270,8 +270,8 @@ class LearnerConfig:
     )
     threads: int | None = setting(
         None,
-        "Threads of the learner's arithmetic; auto chooses by the network and minibatch size.",
-        extremes="On small networks more threads than one make it several times slower.",
+        "Threads of the learner's arithmetic; auto: one or two for small networks, all cores that are free for large minibatches.",
+        extremes="More than the cores that are free, or than two on small networks, make it slower.",
         none="auto",
         at_least=1,
     )

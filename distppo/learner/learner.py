@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -30,7 +30,9 @@ RATIO_SAMPLE = 512
 LOG_WEIGHT_BOUND = 1.0
 """Importance weights of stale data stay within [1/e, e]."""
 THREADED_WORK = 2**24
-"""Parameters x minibatch size from which a second thread pays: about a millisecond of arithmetic, against 0.1 ms to share it out."""
+"""Parameters x minibatch size from which threads pay that share out samples: about a millisecond of arithmetic, against 0.1 ms for that."""
+TOWERS_WORK = 2**17
+"""The same for two threads with a tower each, actor and critic: about 10 us, against 3 us."""
 
 
 class Targets(NamedTuple):
@@ -54,10 +56,12 @@ class Learner:
         config: of the run.
         env: spec of its environment.
         cores: that are free while it works; used where learner.threads is auto and the minibatches are large enough to share out.
+        before_epoch: called before each pass over the batch.
     """
 
-    def __init__(self, config: Config, env: EnvSpec, *, cores: int = 1) -> None:
+    def __init__(self, config: Config, env: EnvSpec, *, cores: int = 1, before_epoch: Callable[[], None] = lambda: None) -> None:
         self.config = config
+        self._before_epoch = before_epoch
         self.version = 0
         self.env_steps = 0
         self._epochs_done = 0
@@ -67,8 +71,9 @@ class Learner:
         self._spec = PolicySpec(env, config.network.activation, self._network.layout, clip)
         parameters = initial_parameters(env, config.network, env_seed(config.run.seed, Purpose.NETWORK_INIT))
         self._vectors = OptimizerVectors(parameters, np.zeros_like(parameters), np.zeros_like(parameters))
-        threads = config.learner.threads or _worthwhile_threads(cores, len(parameters) * config.ppo.mini_batch_size)
-        torch.set_num_threads(threads)
+        work = len(parameters) * config.ppo.mini_batch_size
+        threads = config.learner.threads or _worthwhile_threads(cores, work, separate=not config.network.shared)
+        torch.set_num_threads(threads if config.learner.threads or work >= THREADED_WORK else 1)
         self._step = make_step(config.learner, config.network, env, threads)
         self._moments = {
             "obs_moments": empty_moments(env.observation_shape),
@@ -296,6 +301,7 @@ class Learner:
         shuffle = stream(self.config.run.seed, Purpose.MINIBATCHES, self.version)
         total = EMPTY_STATS
         for epoch in range(ppo.epochs):
+            self._before_epoch()
             if epoch > 0 and ppo.recompute_advantages:
                 batch = self._with_targets(batch, self._targets(fragments, rewards), weights)
             permutation = shuffle.permutation(len(batch.log_probs))
@@ -367,6 +373,8 @@ def _flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def _worthwhile_threads(cores: int, work: int) -> int:
-    """Returns `cores` where a minibatch is enough work (parameters x samples) to share out, else 1."""
-    return cores if work >= THREADED_WORK else 1
+def _worthwhile_threads(cores: int, work: int, *, separate: bool) -> int:
+    """Returns how many of the cores pay for minibatches of this work (parameters x samples)."""
+    if work >= THREADED_WORK:
+        return cores
+    return min(cores, 2) if separate and work >= TOWERS_WORK else 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -90,7 +91,7 @@ class TorchStep:
         self.name = ("compiled" if compiled else "torch") + ("" if device.type == "cpu" else f" on {device}")
         self._device = device
         step = minibatch_step_of(network)
-        self._step = torch.compile(step, fullgraph=True, dynamic=False) if compiled else step
+        self._step = _compiled(step) if compiled else step
         self._sources: list[np.ndarray] = []
         self._tensors: list[Tensor] = []
         self._rows = torch.zeros(0)
@@ -173,6 +174,13 @@ class TorchStep:
                 torch.from_numpy(array).copy_(tensor)
             torch.from_numpy(batch.previous_log_probs).copy_(self._tensors[-1])
         vectors.gradient_steps = round(self._steps_taken.item())
+
+
+def _compiled(step: Callable[..., Any]) -> Callable[..., Any]:
+    # Isolated, as all steps share their code: from the ninth network of a process on torch would refuse to compile.
+    isolated: dict[str, Any] = {"isolate_recompiles": True} if "isolate_recompiles" in inspect.signature(torch.compile).parameters else {}
+    compiled: Callable[..., Any] = torch.compile(step, fullgraph=True, dynamic=False, **isolated)
+    return compiled
 
 
 def split_parameters(vector: Tensor, layout: tuple[ParameterSlot, ...]) -> dict[str, Tensor]:

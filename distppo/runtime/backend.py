@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from distppo.config import Config
 from distppo.errors import UserError
 from distppo.evaluation.episodes import EpisodeResult
+from distppo.runtime.cores import available_cores
 from distppo.runtime.processes import LearnerProcess, UpdateReport, Worker, share_envs
 from distppo.runtime.signals import StopSignal
 from distppo.types import EnvSpec, PolicySnapshot, Rollout
@@ -20,11 +20,6 @@ from distppo.types import EnvSpec, PolicySnapshot, Rollout
 Handle = Any
 """Something a backend hands out and takes back: an object itself or a reference to one in the object store."""
 LearnerState = tuple[Mapping[str, np.ndarray], Mapping[str, Any]]
-
-
-def available_cores() -> int:
-    """Returns the cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class WorkerFailed(UserError):

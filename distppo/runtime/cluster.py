@@ -13,7 +13,7 @@ import ray
 from distppo.config import Config
 from distppo.errors import ResourceError
 from distppo.runtime.address import Address
-from distppo.runtime.backend import available_cores
+from distppo.runtime.cores import available_cores
 from distppo.runtime.signals import StopSignal
 from distppo.types import EnvSpec
 

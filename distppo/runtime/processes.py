@@ -13,6 +13,7 @@ from distppo.config import Config
 from distppo.envs import VectorStepper, make_env
 from distppo.evaluation.episodes import EpisodeResult, play_episodes
 from distppo.evaluation.policy import Policy
+from distppo.runtime.cores import CoreRotation, available_cores
 from distppo.types import EnvSpec, EpisodeStats, PolicySnapshot, Rollout
 
 if TYPE_CHECKING:
@@ -101,13 +102,15 @@ class LearnerProcess:
         self, config: Config, env: EnvSpec, restored: tuple[Mapping[str, np.ndarray], Mapping[str, Any]] | None, cores: int = 1
     ) -> None:
         self._config, self._env, self._restored, self._cores = config, env, restored, cores
+        workers = min(available_cores(), config.rollout.num_envs) if config.rollout.num_workers is None else config.rollout.num_workers
+        self._rotation = CoreRotation(workers if config.rollout.mode == "overlap" else 0)
 
     @functools.cached_property
     def _learner(self) -> Learner:
         # Here and not above: a worker process must not import torch, and it imports this module.
         from distppo.learner import Learner
 
-        learner = Learner(self._config, self._env, cores=self._cores)
+        learner = Learner(self._config, self._env, cores=self._cores, before_epoch=self._rotation.next)
         if self._restored is not None:
             learner.load_state(*self._restored)
         return learner
@@ -123,7 +126,8 @@ class LearnerProcess:
 
     def update(self, *rollouts: Rollout) -> tuple[PolicySnapshot, UpdateReport]:
         """Learns from one iteration."""
-        snapshot, metrics = self._learner.update(*rollouts)
+        with self._rotation.running():
+            snapshot, metrics = self._learner.update(*rollouts)
         ordered = sorted(rollouts, key=lambda rollout: rollout.first_env)
         report = UpdateReport(
             metrics,

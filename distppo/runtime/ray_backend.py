@@ -15,7 +15,8 @@ from distppo.errors import ResourceError, UserError
 from distppo.evaluation.episodes import EpisodeResult
 from distppo.runtime import cluster
 from distppo.runtime.address import Address
-from distppo.runtime.backend import LearnerState, available_cores, worker_failures
+from distppo.runtime.backend import LearnerState, worker_failures
+from distppo.runtime.cores import available_cores
 from distppo.runtime.processes import LearnerProcess, UpdateReport, Worker, share_envs, share_episodes
 from distppo.runtime.signals import StopSignal
 from distppo.types import EnvSpec, PolicySnapshot, Rollout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -37,16 +38,25 @@ class Run:
         self.learner = Learner(self.config, self.collectors[0].spec)
         self.snapshot = self.learner.snapshot()
         self.metrics = []
+        self.fed = []
+        self._ahead = None
 
     def collect(self, iteration):
-        return [collector.collect(self.snapshot, iteration) for collector in self.collectors]
+        rollouts = copy.deepcopy([collector.collect(self.snapshot, iteration) for collector in self.collectors])
+        self.fed.append(np.concatenate([collector._raw[:-1].reshape(-1, 3) for collector in self.collectors]))
+        return rollouts
 
     def iterate(self, count=1, order=1):
+        """In overlap mode the next fragments are collected before this iteration's are learned from."""
         for _ in range(count):
-            rollouts = self.collect(self.learner.version)
+            rollouts = self._ahead or self.collect(self.learner.version)
+            self._ahead = self.collect(self.learner.version + 1) if self.config.rollout.mode == "overlap" else None
             self.snapshot, metrics = self.learner.update(*rollouts[::order])
             self.metrics.append(metrics)
         return self
+
+
+MODES = ["sync", "overlap"]
 
 
 def bits(learner):
@@ -54,35 +64,37 @@ def bits(learner):
     return {name: array.tobytes() for name, array in arrays.items()} | values
 
 
-def test_the_first_minibatch_has_ratio_1():
-    run = Run(epochs=1, mini_batch_size=128, num_steps=32)
-    for _ in range(3):
+@pytest.mark.parametrize("mode", MODES)
+def test_the_first_minibatch_has_ratio_1(mode):
+    run = Run(epochs=1, mini_batch_size=128, num_steps=32, mode=mode)
+    for iteration in range(3):
         run.iterate()
         assert run.metrics[-1]["train/gradient_steps"] == len(run.metrics)
         assert run.metrics[-1]["train/approx_kl"] == pytest.approx(0.0, abs=1e-9)
         assert run.metrics[-1]["train/clip_fraction"] == 0.0
-        assert run.metrics[-1]["dist/ratio_error"] < 1e-5
+        stale = mode == "overlap" and iteration > 0
+        assert run.metrics[-1]["dist/staleness"] == stale
+        assert (run.metrics[-1]["dist/ratio_error"] < 1e-5) is not stale
 
 
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("step", ["fused", "torch"])
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(step):
-    first, again, other = (Run(seed=seed, **{"learner.step": step}).iterate(3) for seed in (1, 1, 2))
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(step, mode):
+    first, again, other = (Run(seed=seed, mode=mode, **{"learner.step": step}).iterate(3) for seed in (1, 1, 2))
     assert bits(first.learner) == bits(again.learner)
     assert bits(first.learner)["parameters"] != bits(other.learner)["parameters"]
 
 
-def test_the_order_in_which_fragments_arrive_changes_nothing():
-    assert bits(Run(workers=4).iterate(3).learner) == bits(Run(workers=4).iterate(3, order=-1).learner)
+@pytest.mark.parametrize("mode", MODES)
+def test_the_order_in_which_fragments_arrive_changes_nothing(mode):
+    assert bits(Run(workers=4, mode=mode).iterate(3).learner) == bits(Run(workers=4, mode=mode).iterate(3, order=-1).learner)
 
 
-def test_the_normalizer_counts_every_env_step_and_knows_the_observations_fed():
-    run, seen = Run(), []
-    for iteration in range(4):
-        rollouts = run.collect(iteration)
-        seen += [collector._raw[:-1].reshape(-1, 3).copy() for collector in run.collectors]
-        run.snapshot, metrics = run.learner.update(*rollouts)
-    fed, moments = np.concatenate(seen), run.snapshot.obs_moments
-    assert moments.count == len(fed) == run.learner.env_steps == metrics["dist/obs_count"] == 4 * 4 * 32
+@pytest.mark.parametrize("mode", MODES)
+def test_the_normalizer_counts_every_env_step_and_knows_the_observations_fed(mode):
+    run = Run(mode=mode).iterate(4)
+    fed, moments = np.concatenate(run.fed[:4]), run.snapshot.obs_moments
+    assert moments.count == len(fed) == run.learner.env_steps == run.metrics[-1]["dist/obs_count"] == 4 * 4 * 32
     np.testing.assert_allclose(moments.mean, fed.mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(standard_deviation(moments), fed.std(axis=0), rtol=1e-8)
 
@@ -112,13 +124,14 @@ def test_workers_that_acted_with_another_policy_are_noticed():
         run.learner.update(*rollouts)
 
 
-def test_a_loaded_state_continues_bit_for_bit():
-    run = Run(lr_schedule="kl", values=True).iterate(2)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_loaded_state_continues_bit_for_bit(mode):
+    run = Run(lr_schedule="kl", values=True, mode=mode).iterate(2)
     arrays, values = run.learner.state()
     resumed = Learner(run.config, run.collectors[0].spec)
     resumed.load_state(arrays, values)
     assert bits(resumed) == bits(run.learner)
-    rollouts = run.collect(2)
+    rollouts = run._ahead or run.collect(2)
     assert resumed.update(*rollouts)[1]["train/learning_rate"] == run.learner.update(*rollouts)[1]["train/learning_rate"]
     assert bits(resumed) == bits(run.learner)
 

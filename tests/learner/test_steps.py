@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import numpy as np
 import pytest
 import torch
 
+from distppo.algo import fused
 from distppo.algo.batch import Batch, Coefficients, OptimizerVectors
 from distppo.config import LearnerConfig, NetworkConfig
 from distppo.learner.steps import FusedStep, TorchStep, make_step
@@ -71,19 +73,19 @@ def test_fused_equals_torch_for_every_network(activation, shared, hidden_sizes):
     assert_same(NetworkConfig(hidden_sizes=hidden_sizes, activation=activation, shared=shared, initial_log_std=-0.3), DEFAULT)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"normalize_advantages": False},
-        {"value_clip": 0.2},
-        {"max_grad_norm": math.inf},
-        {"max_grad_norm": 0.01},
-        {"entropy_coef": 0.0},
-        {"value_loss_coef": 0.0},
-        {"clip_epsilon": 0.02},
-        {"learning_rate": 0.0},
-    ],
-)
+LOSS_OPTIONS = [
+    {"normalize_advantages": False},
+    {"value_clip": 0.2},
+    {"max_grad_norm": math.inf},
+    {"max_grad_norm": 0.01},
+    {"entropy_coef": 0.0},
+    {"value_loss_coef": 0.0},
+    {"clip_epsilon": 0.02},
+    {"learning_rate": 0.0},
+]
+
+
+@pytest.mark.parametrize("change", LOSS_OPTIONS)
 def test_fused_equals_torch_for_every_loss_option(change):
     assert_same(NetworkConfig(hidden_sizes=(16, 16)), DEFAULT._replace(**change))
 
@@ -93,9 +95,57 @@ def test_fused_equals_torch_after_a_thousand_gradient_steps():
     assert_same(network, DEFAULT._replace(learning_rate=1e-4), epochs=125)
 
 
-@pytest.mark.parametrize("threads", [2, 3])
-def test_threads_change_nothing_but_rounding_and_repeat_to_the_bit(threads):
-    network = NetworkConfig(hidden_sizes=(16, 8), activation="elu")
+@pytest.mark.slow
+@pytest.mark.parametrize("change", LOSS_OPTIONS)
+def test_all_three_steps_agree_over_a_thousand_gradient_steps_for_every_loss_option(change):
+    assert_thousand(NetworkConfig(hidden_sizes=(16, 16)), DEFAULT._replace(learning_rate=1e-4)._replace(**change))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["tanh", "relu", "elu"])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("hidden_sizes", [(), (24, 8, 12)])
+def test_all_three_steps_agree_over_a_thousand_gradient_steps_for_every_network(activation, shared, hidden_sizes):
+    assert_thousand(NetworkConfig(hidden_sizes=hidden_sizes, activation=activation, shared=shared), DEFAULT._replace(learning_rate=1e-4))
+
+
+def assert_thousand(network: NetworkConfig, coefficients: Coefficients) -> None:
+    """Fused, eager and compiled walk the same way: apart by less than a hundredth of the way."""
+    model, cpu = ActorCritic(ENV, network), torch.device("cpu")
+    steps = [FusedStep(network, ENV), TorchStep(model, cpu, compiled=False), TorchStep(model, cpu, compiled=True)]
+    ends = [run(step, network, coefficients, epochs=125)[0] for step in steps]
+    assert [end.gradient_steps for end in ends] == [1000] * 3
+    way = np.abs(ends[1].parameters - initial_parameters(ENV, network, 3)).max()
+    assert (way > 0.01) == (coefficients.learning_rate > 0)
+    for end in (ends[0], ends[2]):
+        np.testing.assert_allclose(end.parameters, ends[1].parameters, rtol=0, atol=0.01 * way)
+
+
+@pytest.mark.parametrize("hidden_sizes", [(), (16, 8)])
+def test_a_second_thread_with_the_critic_s_tower_changes_no_bit(hidden_sizes):
+    network = NetworkConfig(hidden_sizes=hidden_sizes)
+    alone, alone_stats, _ = run(FusedStep(network, ENV), network, DEFAULT, epochs=20)
+    helped, helped_stats, _ = run(FusedStep(network, ENV, 2), network, DEFAULT, epochs=20)
+    for mine, its in ((alone.parameters, helped.parameters), (alone.first_moment, helped.first_moment)):
+        np.testing.assert_array_equal(mine, its)
+    assert alone_stats == helped_stats
+
+
+def test_a_second_thread_that_comes_late_is_not_waited_for():
+    network = NetworkConfig(hidden_sizes=(64, 64))
+    occupied, free = threading.Event(), threading.Event()
+    fused._HELPER.submit(lambda: (occupied.set(), free.wait()))
+    occupied.wait()
+    late, late_stats, _ = run(FusedStep(network, ENV, 2), network, DEFAULT)
+    free.set()
+    again, again_stats, _ = run(FusedStep(network, ENV, 2), network, DEFAULT)
+    np.testing.assert_array_equal(late.parameters, again.parameters)
+    assert late_stats == again_stats
+
+
+@pytest.mark.parametrize(("threads", "shared"), [(2, True), (3, True), (3, False)])
+def test_threads_that_share_out_samples_change_nothing_but_rounding_and_repeat_to_the_bit(threads, shared):
+    network = NetworkConfig(hidden_sizes=(16, 8), activation="elu", shared=shared)
     one, one_stats, _ = run(FusedStep(network, ENV), network, DEFAULT)
     first, first_stats, _ = run(FusedStep(network, ENV, threads), network, DEFAULT)
     again, *_ = run(FusedStep(network, ENV, threads), network, DEFAULT)
@@ -104,14 +154,14 @@ def test_threads_change_nothing_but_rounding_and_repeat_to_the_bit(threads):
     np.testing.assert_array_equal(first.parameters, again.parameters)
 
 
-@pytest.mark.parametrize("name", ["fused", "torch"])
-def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(name):
+@pytest.mark.parametrize(("name", "threads"), [("fused", 1), ("fused", 2), ("torch", 1)])
+def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted(name, threads):
     network = NetworkConfig(hidden_sizes=(8,))
     parameters = initial_parameters(ENV, network, 0)
     vectors = OptimizerVectors(parameters.copy(), np.zeros_like(parameters), np.zeros_like(parameters))
     batch = batch_of(network, parameters, 64)
     batch.advantages[:32] = np.nan
-    step = make_step(LearnerConfig(step=name), network, ENV)
+    step = make_step(LearnerConfig(step=name), network, ENV, threads)
     stats = step.epoch(vectors, batch, np.arange(64), 32, DEFAULT)
     assert (stats.tried, stats.skipped, vectors.gradient_steps) == (2, 1, 1)
     assert np.isfinite(vectors.parameters).all()
@@ -155,12 +205,3 @@ def test_auto_takes_the_kernel_on_a_cpu_and_torch_when_compilation_is_asked_for(
     assert make_step(LearnerConfig(), network, ENV).name == "fused"
     assert make_step(LearnerConfig(step="torch"), network, ENV).name == "torch"
     assert make_step(LearnerConfig(compile=True), network, ENV).name == "compiled"
-
-
-@pytest.mark.slow
-def test_the_compiled_step_equals_the_eager_one():
-    network = NetworkConfig(hidden_sizes=(16, 16))
-    eager = run(TorchStep(ActorCritic(ENV, network), torch.device("cpu"), compiled=False), network, DEFAULT)
-    compiled = run(TorchStep(ActorCritic(ENV, network), torch.device("cpu"), compiled=True), network, DEFAULT)
-    np.testing.assert_allclose(compiled[0].parameters, eager[0].parameters, atol=1e-5)
-    np.testing.assert_allclose(compiled[1], eager[1], rtol=1e-3, atol=1e-3)

@@ -113,13 +113,14 @@ def test_the_order_in_which_workers_finish_changes_no_bit(mode: str, small: Call
     assert [row["dist/staleness"] for row in runs[0].rows] == ([0, 0, 0] if mode == "sync" else [0, 1, 1])
 
 
+@pytest.mark.parametrize("mode", ["sync", "overlap"])
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.ray)])
-def test_the_normalizer_has_seen_what_was_fed(workers: int, small: Callable[..., Any], tmp_path: Any, request: Any) -> None:
+def test_the_normalizer_has_seen_what_was_fed(workers: int, mode: str, small: Callable[..., Any], tmp_path: Any, request: Any) -> None:
     """Count, mean and std after k iterations are those of the observations acted on, episodes ending inside fragments or not."""
     if workers:
         request.getfixturevalue("shared_ray")
     log = tmp_path / "observations"
-    run = small({"env.id": "probe_envs:Logged-v0", "env.kwargs": {"path": str(log)}, "rollout.num_workers": workers})
+    run = small({"env.id": "probe_envs:Logged-v0", "env.kwargs": {"path": str(log)}, "rollout.num_workers": workers, "rollout.mode": mode})
     fed = probe_envs.read_log(log)
     arrays = run.arrays
     assert arrays["obs_moments/count"] == len(fed) == 384
