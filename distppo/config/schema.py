@@ -65,6 +65,11 @@ class EnvConfig:
         extremes="Short episodes never show what comes late, and returns of other lengths do not compare; long ones finish rarely.",
         at_least=1,
     )
+    check: bool = setting(
+        False,
+        "Examine the environment before anything starts: spaces, types, bounds, finite numbers, seeding. A problem ends the run.",
+        extremes="On: a few episodes before the start. Off: only spaces, shapes, and that numbers are finite.",
+    )
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,11 @@ def train(
             raise UserError(f"--address {address} needs Ray, which rollout.num_workers 0 does without; leave one of them out")
         if start.checkpoint is not None and start.checkpoint.env_steps >= start.config.run.total_timesteps:
             return _nothing_left(start.checkpoint, start.config)
+        if start.config.env.check:
+            # Here and not above: Gymnasium's checker takes a while to import, and few runs ask for it.
+            from distppo.envs.check import require_sound
+
+            start.notes.extend(["env.check:", *require_sound(start.config.env)])
         env = probe_env(start.config.env)
         if start.checkpoint is not None:
             require_same_spaces(env_spec_of(start.checkpoint), env, start.checkpoint.path)
