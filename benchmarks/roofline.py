@@ -1,11 +1,12 @@
-"""How close each part of training comes to what one core of this machine can do.
+"""How close training, and each part of it, comes to what this machine can do.
 
     .venv/bin/python benchmarks/roofline.py                                   HalfCheetah-v4, minibatch 64
     .venv/bin/python benchmarks/roofline.py --env Humanoid-v4 --recipe large  minibatch 2048
 
 Collecting is held against physics alone (mujoco.rollout over pieces of real trajectories), the update against the matrix products of
-its layers at the speed that BLAS reaches on these very shapes, and that against large matrices. Everything runs on one thread, in turn,
-several rounds. Run it on an idle machine.
+its layers at the speed that BLAS reaches on these very shapes, and that against large matrices; all on one thread. The whole,
+`launch.py train` on both cores, is held against physics and large matrices alone, perfectly shared out over the cores. In turn, several
+rounds. Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ from pathlib import Path
 # One core against one core: thread pools read this when they are imported.
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
-from contestants import RECIPES, ROOT, Recipe
+from contestants import RECIPES, ROOT, Recipe, Task, run_distppo
 from roofline_parts import (
+    CORES,
+    MODES,
     Iteration,
     Layer,
     bare_stepping,
+    budget,
     epoch,
     layers,
     physics_loop,
@@ -52,9 +56,9 @@ def main() -> int:
         measure()
     rounds = []
     for number in range(arguments.rounds):
-        rounds.append({name: measure() for name, _, measure in measurements})
+        rounds.append({name: measure() for name, _, measure in measurements} | whole(arguments))
         print(f"round {number + 1} of {arguments.rounds} done", file=sys.stderr, flush=True)
-    units = {name: unit for name, unit, _ in measurements}
+    units = {name: unit for name, unit, _ in measurements} | {f"training, {mode}": "env steps/s" for mode in MODES}
     report = {
         "env": arguments.env,
         "recipe": arguments.recipe,
@@ -66,7 +70,8 @@ def main() -> int:
     path = arguments.out / f"roofline-{arguments.env}-{arguments.recipe}-{time.strftime('%Y-%m-%d')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report, indent=1, default=str) + "\n", encoding="utf-8")
-    print(f"{markdown(rounds, units, f'{arguments.env}, recipe {arguments.recipe}')}\n\nraw results: {path}")
+    title = f"{arguments.env}, recipe {arguments.recipe}"
+    print(f"{markdown(rounds, units, title)}\n\n{budget(rounds, config)}\n\nraw results: {path}")
     return 0
 
 
@@ -129,6 +134,13 @@ def prepare(config: Config, seconds: float) -> list[Measurement]:
     ]
 
 
+def whole(arguments: argparse.Namespace) -> dict[str, float]:
+    """Trains for about ten seconds in either mode; returns env steps a second."""
+    recipe = RECIPES[arguments.recipe]
+    task = Task(arguments.env, recipe, 12 * recipe.num_envs * recipe.num_steps)
+    return {f"training, {mode}": run_distppo(task, mode)["env_steps_per_second"] for mode in MODES}
+
+
 def once(work: Callable[[], object]) -> float:
     """Returns how often a second the work could be done, from doing it once."""
     began = time.perf_counter()
@@ -166,7 +178,12 @@ def markdown(rounds: list[dict[str, float]], units: dict[str, str], title: str) 
     def fraction(name: str, of: str | None) -> str:
         return f"{statistics.median(one[name] / one[of] for one in rounds):.0%} of {of}" if of else "-"
 
-    lines = [f"{title}, one core", "", "| | median | of its limit | of what it is built on |", "|---|---|---|---|"]
+    lines = [
+        f"{title}; parts on one core, training on {CORES}",
+        "",
+        "| | median | of its limit | of what it is built on |",
+        "|---|---|---|---|",
+    ]
     for name, unit in units.items():
         median = statistics.median(one[name] for one in rounds)
         lines.append(f"| {name} | {median:,.0f} {unit} | {fraction(name, LIMITS.get(name))} | {fraction(name, NEXT.get(name))} |")

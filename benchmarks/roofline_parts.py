@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,6 +22,9 @@ from distppo.learner import Learner
 from distppo.learner.steps import make_step
 from distppo.types import EnvSpec, PolicySnapshot, Rollout
 
+CORES = 2
+"""That training is held against."""
+MODES = ("sync", "overlap")
 SEGMENT = 10
 """Env steps of a recorded piece of a trajectory; short enough that falling robots leave whole ones."""
 
@@ -204,3 +208,35 @@ def epoch(config: Config, spec: EnvSpec, samples: int) -> Callable[[], object]:
     step = make_step(config.learner, config.network, spec)
     permutation = generator.permutation(samples)
     return lambda: step.epoch(vectors, batch, permutation, ppo.mini_batch_size, coefficients)
+
+
+def budget(rounds: list[dict[str, float]], config: Config) -> str:
+    """Returns where the time of an iteration goes, in milliseconds of one core: what physics and matrices need, and all above that."""
+    batch, gradient_steps = config.batch_size, config.ppo.epochs * config.batch_size // config.ppo.mini_batch_size
+
+    def cost(one: dict[str, float]) -> dict[str, float]:
+        physics, bare, collector = (batch / one[name] for name in ("physics in mujoco.rollout", "the bare environment's step", "collector"))
+        large, products, kernel, update = (
+            gradient_steps / one[name] for name in ("large matrices", "the layers' own products", "gradient steps", "whole update")
+        )
+        parts = {
+            "physics": physics,
+            "matrix products at the speed of large ones": large,
+            "the environment's Python around its physics": bare - physics,
+            "the policy, normalization and books of the collector": collector - bare,
+            "small matrices being slower than large ones": products - large,
+            "activations, losses and Adam": kernel - products,
+            "values, GAE and the rest of the update": update - kernel,
+        }
+        for mode in MODES:
+            spent = CORES * batch / one[f"training, {mode}"]
+            parts[f"{mode}: waiting, Ray, and cores slowing each other down"] = spent - collector - update
+            parts[f"{mode}: fraction of the limit"] = (physics + large) / spent
+        return parts
+
+    costs = [cost(one) for one in rounds]
+    lines = ["| core milliseconds of an iteration | median |", "|---|---|"]
+    for name in costs[0]:
+        median = statistics.median(one[name] for one in costs)
+        lines.append(f"| {name} | {f'{median:.0%}' if 'fraction' in name else f'{1e3 * median:,.0f}'} |")
+    return "\n".join(lines)

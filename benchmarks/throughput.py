@@ -115,25 +115,31 @@ def rates(records: list[dict[str, Any]]) -> dict[int, float]:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Returns the table: medians over the rounds, and distppo's advantage from round to round."""
-    ours = rates(report["runs"]["distppo sync"])
+    """Returns the table: medians over the rounds, and the advantage of both of distppo's modes from round to round."""
+    ours = [rates(report["runs"][f"distppo {mode}"]) for mode in ("sync", "overlap")]
     lines = [
-        f"{report['env']}, recipe {report['recipe']}, {report['date']}",
+        f"{report['env']}, recipe {report['recipe']}, {report['date']}; medians (min - max)",
         "",
-        "| | variant | env steps/s, median (min - max) | distppo sync / this, median (min - max) |",
-        "|---|---|---|---|",
+        "| | variant | env steps/s | distppo sync / this | distppo overlap / this |",
+        "|---|---|---|---|---|",
     ]
     for name, records in report["runs"].items():
         theirs = rates(records)
         if not theirs:
             continue
-        values = list(theirs.values())
-        ratios = [ours[number] / rate for number, rate in theirs.items() if number in ours]
-        spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} - {max(ratios):.2f})" if ratios else "-"
-        variant = fastest(records)[0]["variant"] or "-"
-        lines.append(f"| {name} | {variant} | {statistics.median(values):,.0f} ({min(values):,.0f} - {max(values):,.0f}) | {spread} |")
+        ratios = [[mode[number] / rate for number, rate in theirs.items() if number in mode] for mode in ours]
+        cells = [spread(list(theirs.values()), 0), *(spread(values, 1) for values in ratios)]
+        lines.append(f"| {name} | {fastest(records)[0]['variant'] or '-'} | {' | '.join(cells)} |")
     lines += [f"\nnot run: {name}: {reason}" for name, reason in report["failures"].items()]
     return "\n".join(lines)
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Returns median (min - max)."""
+    if not values:
+        return "-"
+    median, least, most = (f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values)))
+    return f"{median} ({least} - {most})"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import throughput
 from contestants import RECIPES, WARM_UP, Contestant, RunFailed, Task
-from roofline_parts import layers
+from roofline_parts import budget, layers
 
 import distppo
 from distppo.envs import probe_env
@@ -75,10 +75,11 @@ def test_the_table_compares_within_a_round() -> None:
     """Rates of 100, 200, 400 against 50, 50, 50 are ratios of 2, 4, 8: the median is theirs, not that of the medians' spread."""
     runs = {
         "distppo sync": [{"round": i, "variant": "", "env_steps_per_second": rate} for i, rate in enumerate((100.0, 200.0, 400.0))],
+        "distppo overlap": [{"round": i, "variant": "", "env_steps_per_second": 500.0} for i in range(3)],
         "other": [{"round": i, "variant": "v", "env_steps_per_second": 50.0} for i in range(3)],
     }
     table = throughput.markdown({"env": "E", "recipe": "small", "date": "today", "runs": runs, "failures": {}})
-    assert "| other | v | 50 (50 - 50) | 4.00 (2.00 - 8.00) |" in table
+    assert "| other | v | 50 (50 - 50) | 4.0 (2.0 - 8.0) | 10.0 (10.0 - 10.0) |" in table
 
 
 def test_the_floating_point_operations_of_a_minibatch() -> None:
@@ -88,3 +89,27 @@ def test_the_floating_point_operations_of_a_minibatch() -> None:
     # per sample and network: 2 products of 17x64 and 3 of 64x64, 3 of 64x6 (actor) or 64x1 (critic); 2 operations a weight
     expected = 64 * 2 * (2 * (2 * 17 * 64 + 3 * 64 * 64) + 3 * 64 * 7)
     assert sum(layer.flop(64) for layer in layers(config, spec)) == expected
+
+
+def test_the_budget_of_an_iteration_accounts_for_all_of_it() -> None:
+    """What both cores spend is physics, products and everything above them; the fraction of the limit is the first two of it."""
+    config = distppo.load_config()
+    rates = {
+        "physics in mujoco.rollout": 20_000.0,
+        "the bare environment's step": 16_000.0,
+        "collector": 15_000.0,
+        "large matrices": 28_000.0,
+        "the layers' own products": 20_000.0,
+        "gradient steps": 14_000.0,
+        "whole update": 12_000.0,
+        "training, sync": 18_000.0,
+        "training, overlap": 20_000.0,
+    }
+    values = dict(line.strip("| ").rsplit(" | ", 1) for line in budget([rates], config).splitlines()[2:])
+    parts = [float(value.replace(",", "")) for name, value in values.items() if "sync" not in name and "overlap" not in name]
+    for mode, rate in (("sync", 18_000.0), ("overlap", 20_000.0)):
+        waiting = float(values[f"{mode}: waiting, Ray, and cores slowing each other down"].replace(",", ""))
+        spent = 1e3 * 2 * config.batch_size / rate
+        assert sum(parts) + waiting == pytest.approx(spent, abs=len(values))
+        limit = 1e3 * (config.batch_size / 20_000 + 10 * config.batch_size / 64 / 28_000)
+        assert values[f"{mode}: fraction of the limit"] == f"{limit / spent:.0%}"
