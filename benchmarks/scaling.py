@@ -3,8 +3,8 @@
     .venv/bin/python benchmarks/scaling.py              1 to 64 workers, weights of 44 kB to 50 MB; about seven minutes on two cores
     .venv/bin/python benchmarks/scaling.py --quick      2 workers at most, a minute; shows that it works
 
-Every measurement is `launch.py train` in sync mode: Ray, real learner, metrics on disk. Every worker has one environment whose step takes
-5 ms and computes nothing, so that many workers share a core; the batch grows with the workers. Orchestration is what an iteration takes
+Every measurement is `launch.py train` in sync mode: Ray, real learner, metrics on disk. Every worker has four environments whose steps take
+5 ms and compute nothing, so that many workers share a core; the batch grows with the workers. Orchestration is what an iteration takes
 beyond its slowest worker's collection and the learner's update. A formula is fitted to it and asked for 1,024 workers.
 
 Waking a process costs a tenth of a millisecond of processor, which 64 workers at 200 steps a second would fill two cores with. So ten
@@ -54,6 +54,7 @@ class Cell:
     """
 
     workers: int
+    num_envs: int
     width: int
     num_steps: int
     iterations: int
@@ -69,7 +70,7 @@ class Cell:
     @property
     def batch(self) -> int:
         """Env steps of an iteration."""
-        return self.workers * self.num_steps
+        return self.workers * self.num_envs * self.num_steps
 
     def flags(self) -> list[str]:
         """Returns the flags of `launch.py train`: one epoch of one minibatch, so that the update is short."""
@@ -84,7 +85,7 @@ class Cell:
             "fault.startup_timeout": 600,
         }
         steps = (WARM_UP + self.iterations) * self.batch
-        flags = ["--env", ENV_ID, "--num-envs", str(self.workers), "--num-workers", str(self.workers)]
+        flags = ["--env", ENV_ID, "--num-envs", str(self.workers * self.num_envs), "--num-workers", str(self.workers)]
         flags += ["--num-steps", str(self.num_steps), "--total-timesteps", str(steps)]
         return [*flags, *(part for key, value in settings.items() for part in ("--set", f"{key}={value}"))]
 
@@ -121,9 +122,10 @@ def parse_arguments() -> argparse.Namespace:
     add("--workers", type=numbers, default=[1, 2, 4, 8, 16, 32, 64], help="worker counts; the first is the base (default: 1,2,4 ... 64)")
     add("--widths", type=numbers, default=[256, 840, 2480], help="hidden widths beside 64: 256 is 0.6 MB (default: 256,840,2480)")
     add("--width-workers", type=numbers, default=[2, 8], help="worker counts for these widths (default: 2,8)")
+    add("--envs-per-worker", type=int, default=4, help="environments of each worker (default: 4)")
     add("--latency", type=float, default=0.005, help="seconds a step takes (default: 0.005)")
     add("--sleep-every", type=int, default=10, help="steps that share one sleep (default: 10)")
-    add("--num-steps", type=int, default=200, help="steps of a fragment, a tenth of it where the width varies (default: 200)")
+    add("--num-steps", type=int, default=100, help="steps of each environment, a tenth of it where the width varies (default: 100)")
     add("--iterations", type=int, default=15, help="on the clock, after 3 of warm-up (default: 15)")
     add("--gigabits", type=float, default=10.0, help="assumed bandwidth of a node, Gbit/s each way (default: 10)")
     add("--round-trip", type=float, default=0.0002, help="assumed round trip of a message, seconds (default: 0.0002)")
@@ -146,8 +148,9 @@ def numbers(text: str) -> list[int]:
 def cells(arguments: argparse.Namespace) -> list[Cell]:
     """Returns what is measured, in order."""
     short = max(1, arguments.num_steps // 10)
-    sizes = [(workers, SMALL, arguments.num_steps) for workers in arguments.workers]
-    sizes += [(workers, width, short) for width in arguments.widths for workers in arguments.width_workers]
+    envs = arguments.envs_per_worker
+    sizes = [(workers, envs, SMALL, arguments.num_steps) for workers in arguments.workers]
+    sizes += [(workers, envs, width, short) for width in arguments.widths for workers in arguments.width_workers]
     return [Cell(*size, arguments.iterations, arguments.latency, arguments.sleep_every) for size in sizes]
 
 
