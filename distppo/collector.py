@@ -14,7 +14,7 @@ from distppo.algo.seeding import Purpose, env_seed, stream
 from distppo.config.schema import Config
 from distppo.errors import UserError
 from distppo.models.numpy_policy import ActionScaler, NumpyActor, ObservationNormalizer, gaussian_log_probs
-from distppo.types import EnvSpec, EpisodeStats, FinalObservations, PolicySnapshot, Rollout
+from distppo.types import EnvSpec, EnvStates, EpisodeStats, FaultEvent, FinalObservations, PolicySnapshot, Receipt, Rollout
 
 
 class RolloutCollector:
@@ -30,6 +30,7 @@ class RolloutCollector:
         first_env: global index of the first environment.
         num_envs: N.
         first_iteration: of this process; environments restarted later in a run start in episodes of their own.
+        states: of these environments, to go on from; those that could not be captured start a new episode, which the first receipt tells.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class RolloutCollector:
         first_env: int,
         num_envs: int,
         first_iteration: int = 0,
+        states: EnvStates | None = None,
     ) -> None:
         made = [make_env() for _ in range(num_envs)]
         self.spec = made[0][1]
@@ -51,7 +53,8 @@ class RolloutCollector:
         )
         self._scale_actions = ActionScaler(self.spec.action_low, self.spec.action_high, num_envs)
         self._allocate(config.rollout.num_steps, num_envs)
-        self._stepper.reset([env_seed(self._seed, Purpose.ENV_RESET, env, first_iteration) for env in self._env_indices], self._raw[-1])
+        self._faults: list[FaultEvent] = []
+        self._start_episodes(first_iteration, states)
 
     def collect(self, snapshot: PolicySnapshot, iteration: int) -> Rollout:
         """Returns T steps of all N environments.
@@ -94,9 +97,28 @@ class RolloutCollector:
             seconds=time.perf_counter() - started,
         )
 
+    def receipt(self) -> Receipt:
+        """Returns the environments as the last fragment left them, and the faults met since the last receipt.
+
+        `collect` is a function of (snapshot, iteration, these states): a collector made from them goes on with the same bits.
+        """
+        faults, self._faults = tuple(self._faults), []
+        return Receipt(self._stepper.states(self._raw[-1]), faults)
+
     def close(self) -> None:
         """Closes the environments."""
         self._stepper.close()
+
+    def _start_episodes(self, iteration: int, states: EnvStates | None) -> None:
+        seeds = [env_seed(self._seed, Purpose.ENV_RESET, env, iteration) for env in self._env_indices]
+        if states is None:
+            self._stepper.reset(seeds, self._raw[-1])
+            return
+        obstacles = self._stepper.restore(states, seeds, self._raw[-1])
+        for reason in dict.fromkeys(obstacles.values()):
+            envs = [self._env_indices[n] for n, obstacle in obstacles.items() if obstacle == reason]
+            where = f"environment{'s' if len(envs) > 1 else ''} {', '.join(map(str, envs))}"
+            self._faults.append(FaultEvent("episode_restarted", where, reason, "a new episode was started", times=len(envs)))
 
     def _allocate(self, steps: int, envs: int) -> None:
         shape, size = self.spec.observation_shape, self.spec.action_size

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from probe_envs import Point
 from scripted_env import Scripted, gaussian_observations, spec_of
 
 from distppo.algo.moments import moments_of, standard_deviation
 from distppo.collector import RolloutCollector
 from distppo.config import load_config
-from distppo.envs import VectorStepper
+from distppo.envs import VectorStepper, joined, make_env, part_of
 from distppo.errors import UserError
 from distppo.learner.steps import split_parameters
 from distppo.models.actor_critic import ActorCritic, initial_parameters
@@ -25,9 +27,16 @@ def make(length=10, terminates=False, observe=None, reward=lambda o, a, t: 1.0, 
     return env, spec_of(env, limit)
 
 
-def collector_of(make_env=make, num_envs=2, first_env=0, num_steps=25, **settings):
+def collector_of(make_env=make, num_envs=2, first_env=0, num_steps=25, states=None, first_iteration=0, **settings):
     config = load_config(num_envs=4, num_steps=num_steps, mini_batch_size=5, **settings)
-    return RolloutCollector(config, make_env, VectorStepper, first_env=first_env, num_envs=num_envs), config
+    place = {"first_env": first_env, "num_envs": num_envs, "first_iteration": first_iteration}
+    return RolloutCollector(config, make_env, VectorStepper, states=states, **place), config
+
+
+def bits_of(rollout):
+    """Everything in a rollout but its wall time, as bytes."""
+    parts = [*rollout[3:10], *rollout.final_observations, *rollout.obs_moments, *rollout.return_moments]
+    return [np.asarray(part).tobytes() for part in parts if isinstance(part, np.ndarray)] + [rollout.episodes]
 
 
 def snapshot_of(config, spec, moments=None, version=0, clip=10.0):
@@ -136,6 +145,64 @@ def test_what_an_environment_does_depends_on_its_index_not_on_who_hosts_it():
         whole, part = both.collect(snapshot, iteration), second.collect(snapshot, iteration)
         np.testing.assert_array_equal(both._raw[:, 1], second._raw[:, 0])
         np.testing.assert_allclose(whole.actions[:, 1], part.actions[:, 0], atol=1e-6)
+
+
+def make_point():
+    env = Point(termination=0.1)
+    return env, spec_of(env, 15)
+
+
+def test_a_fragment_is_a_function_of_snapshot_iteration_and_states():
+    """A collector made from the states before a fragment collects it again, bit for bit, episodes that began before it included."""
+    first, config = collector_of(make_point)
+    snapshot = snapshot_of(config, first.spec)
+    first.collect(snapshot, 0)
+    states = first.receipt().states
+    expected = bits_of(first.collect(snapshot, 1))
+    after = first.receipt().states
+    second, _ = collector_of(make_point, states=states, first_iteration=1)
+    assert bits_of(second.collect(snapshot, 1)) == expected
+    receipt = second.receipt()
+    assert receipt.faults == ()
+    assert bits_of(second.collect(snapshot, 2)) == bits_of(first.collect(snapshot, 2))
+    assert [array.tobytes() for array in after[1:5]] == [array.tobytes() for array in receipt.states[1:5]]
+
+
+def test_states_are_cut_and_joined_at_environments():
+    """What two environments had, two collectors of one go on with; to rounding, since the network sees other rows."""
+    both, config = collector_of(make_point)
+    snapshot = snapshot_of(config, both.spec)
+    both.collect(snapshot, 0)
+    states = both.receipt().states
+    whole = both.collect(snapshot, 1)
+    for env in range(2):
+        part, _ = collector_of(make_point, num_envs=1, first_env=env, states=part_of(states, env, 1))
+        np.testing.assert_allclose(part.collect(snapshot, 1).rewards[:, 0], whole.rewards[:, env], rtol=1e-4)
+    again = joined([part_of(states, 1, 1), part_of(states, 0, 1)])
+    assert again.observations.tobytes() == states.observations.tobytes() and again.captures == states.captures
+
+
+def test_an_environment_that_cannot_be_captured_starts_a_new_episode_and_that_is_told_once():
+    """The same new episode whenever it happens in this iteration; its books begin with it."""
+    first, config = collector_of()  # its environments hold functions with memories
+    snapshot = snapshot_of(config, first.spec)
+    first.collect(snapshot, 0)
+    states = first.receipt().states
+    runs = [collector_of(states=states, first_iteration=1)[0] for _ in range(2)]
+    rollouts = [bits_of(run.collect(snapshot, 1)) for run in runs]
+    assert rollouts[0] == rollouts[1]
+    (fault,) = runs[0].receipt().faults
+    assert (fault.kind, fault.where, fault.times) == ("episode_restarted", "environments 0, 1", 2)
+    assert "Scripted._observe is a builtins.function" in fault.why
+    assert runs[0].receipt().faults == ()
+    assert rollouts[0][-1][0].length == 10
+
+
+def test_states_are_small():
+    """They travel to the driver every iteration: under 2 kB for an environment of HalfCheetah."""
+    config = load_config(num_envs=4, num_steps=16, mini_batch_size=16)
+    collector = RolloutCollector(config, lambda: make_env(config.env), VectorStepper, first_env=0, num_envs=4)
+    assert len(pickle.dumps(collector.receipt(), 5)) < 4 * 2000
 
 
 def test_noise_is_drawn_anew_every_iteration_and_is_standard_normal():

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 import numpy as np
 
+from distppo.envs.capture import CaptureError, EnvCapturer
 from distppo.envs.failure import failure_text
 from distppo.errors import UserError
-from distppo.types import EpisodeStats
+from distppo.types import EnvStates, EpisodeStats
 
 
 class EpisodeEnd(NamedTuple):
@@ -43,6 +44,7 @@ class VectorStepper:
         self.max_episode_steps = max_episode_steps
         self.gamma = gamma
         self.action_shape = self.envs[0].action_space.shape or ()
+        self._capturers = [EnvCapturer(env) for env in self.envs]
         self._steps: list[Callable[..., Any]] = [env.step for env in self.envs]
         self._lengths = [0] * len(self.envs)
         self._returns = [0.0] * len(self.envs)
@@ -61,18 +63,22 @@ class VectorStepper:
         Raises:
             UserError: an environment raised, or its observation has another shape than its space says.
         """
-        for n, (env, seed) in enumerate(zip(self.envs, seeds, strict=True)):
-            try:
-                observation, _ = env.reset(seed=seed)
-            except Exception as error:
-                raise self._failed(n, error) from error
-            if np.shape(observation) != out[n].shape:
-                raise UserError(
-                    f"{self._name(n)}: reset() gave an observation of shape {np.shape(observation)}, "
-                    f"but its observation_space has shape {out[n].shape}"
-                )
-            out[n] = observation
-            self._forget_episode(n)
+        for n, seed in zip(range(len(self)), seeds, strict=True):
+            self.reset_one(n, seed, out[n])
+
+    def reset_one(self, n: int, seed: int, out: np.ndarray) -> None:
+        """Starts a new episode in environment n; `out` [*S] float64 takes its first observation. Raises as `reset`."""
+        try:
+            observation, _ = self.envs[n].reset(seed=seed)
+        except Exception as error:
+            raise self._failed(n, error) from error
+        if np.shape(observation) != out.shape:
+            raise UserError(
+                f"{self._name(n)}: reset() gave an observation of shape {np.shape(observation)}, "
+                f"but its observation_space has shape {out.shape}"
+            )
+        out[...] = observation
+        self._forget_episode(n)
 
     def step(
         self,
@@ -124,6 +130,50 @@ class VectorStepper:
         except Exception as error:
             raise self._failed(n, error) from error
         return ended
+
+    def states(self, observations: np.ndarray) -> EnvStates:
+        """Returns the environments between two steps and their books, as a value of its own.
+
+        Args:
+            observations: [N, *S] float64, the newest ones, which the environments themselves do not keep.
+        """
+        return EnvStates(
+            self.first_env,
+            observations.copy(),
+            np.array(self._lengths, np.int64),
+            np.array(self._returns),
+            np.array(self._discounted),
+            tuple(capturer.capture() for capturer in self._capturers),
+        )
+
+    def restore(self, states: EnvStates, seeds: Sequence[int], out: np.ndarray) -> dict[int, str]:
+        """Puts the environments where `states` was taken; where that is not possible a new episode starts.
+
+        Args:
+            states: of these environments.
+            seeds: one per environment, as for `reset`.
+            out: [N, *S] float64, the observations to act on next.
+
+        Returns:
+            n -> what stood in the way, for the environments that start a new episode.
+
+        Raises:
+            UserError: as `reset`.
+        """
+        assert states.first_env == self.first_env and len(states.captures) == len(self), "states of other environments"
+        self.reset(seeds, out)
+        obstacles = {}
+        for n, (capturer, capture) in enumerate(zip(self._capturers, states.captures, strict=True)):
+            try:
+                capturer.restore(capture)
+            except CaptureError as error:
+                obstacles[n] = str(error)
+                self.reset_one(n, seeds[n], out[n])
+                continue
+            out[n] = states.observations[n]
+            self._lengths[n] = int(states.lengths[n])
+            self._returns[n], self._discounted[n] = float(states.returns[n]), float(states.discounted_returns[n])
+        return obstacles
 
     def close(self) -> None:
         """Closes every environment."""

@@ -15,7 +15,7 @@ from distppo.evaluation.episodes import EpisodeResult
 from distppo.runtime.cores import available_cores
 from distppo.runtime.processes import LearnerProcess, UpdateReport, Worker, share_envs
 from distppo.runtime.signals import StopSignal
-from distppo.types import EnvSpec, PolicySnapshot, Rollout
+from distppo.types import EnvSpec, EnvStates, PolicySnapshot, Receipt, Rollout
 
 Handle = Any
 """Something a backend hands out and takes back: an object itself or a reference to one in the object store."""
@@ -61,8 +61,8 @@ class Backend(Protocol):
     def collect(self, snapshot: Handle, iteration: int) -> list[Handle]:
         """Orders an iteration's fragments and returns at once."""
 
-    def wait(self, rollouts: list[Handle]) -> None:
-        """Returns when all fragments are there."""
+    def wait(self, rollouts: list[Handle]) -> list[Receipt]:
+        """Returns the fragments' receipts, by worker, when all fragments are there."""
 
     def update(self, rollouts: list[Handle]) -> tuple[Handle, UpdateReport]:
         """Learns from an iteration; returns the next snapshot and the report."""
@@ -94,16 +94,26 @@ class LocalBackend:
         env: its environment's spec.
         first_iteration: to be collected.
         restored: learner state to continue from.
+        states: of all environments before the first iteration; None starts new episodes.
         stop: asked before every wait.
     """
 
     num_workers = 0
     step_name = ""
 
-    def __init__(self, config: Config, env: EnvSpec, *, first_iteration: int, restored: LearnerState | None, stop: StopSignal) -> None:
+    def __init__(
+        self,
+        config: Config,
+        env: EnvSpec,
+        *,
+        first_iteration: int,
+        restored: LearnerState | None,
+        states: EnvStates | None,
+        stop: StopSignal,
+    ) -> None:
         ((first_env, num_envs),) = share_envs(config.rollout.num_envs, 1)
         self._stop = stop
-        self._worker = Worker(config, first_env, num_envs, first_iteration)
+        self._worker = Worker(config, first_env, num_envs, first_iteration, states)
         self._learner = LearnerProcess(config, env, restored, available_cores())
 
     @property
@@ -128,12 +138,15 @@ class LocalBackend:
         """Notes what is to be collected; `wait` does it, when the learner has read the buffers of the fragment before."""
         return [Order(snapshot, iteration)]
 
-    def wait(self, rollouts: list[Order]) -> None:
+    def wait(self, rollouts: list[Order]) -> list[Receipt]:
         """Collects."""
         self._stop.check()
+        receipts = []
         with worker_failures():
             for order in rollouts:
-                order.rollout = self._worker.collect(order.snapshot, order.iteration)
+                order.rollout, receipt = self._worker.deliver(order.snapshot, order.iteration)
+                receipts.append(receipt)
+        return receipts
 
     def update(self, rollouts: list[Order]) -> tuple[PolicySnapshot, UpdateReport]:
         """Learns."""

@@ -11,6 +11,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from distppo.config import Config
+from distppo.envs import part_of
 from distppo.errors import ResourceError, UserError
 from distppo.evaluation.episodes import EpisodeResult
 from distppo.runtime import cluster
@@ -19,25 +20,17 @@ from distppo.runtime.backend import LearnerState, worker_failures
 from distppo.runtime.cores import available_cores
 from distppo.runtime.processes import LearnerProcess, UpdateReport, Worker, share_envs, share_episodes
 from distppo.runtime.signals import StopSignal
-from distppo.types import EnvSpec, PolicySnapshot, Rollout
+from distppo.types import EnvSpec, EnvStates, Receipt
 
 POLL_SECONDS = 0.2
 """How often a wait looks whether the user wants to stop."""
 
 
 class Delivery(NamedTuple):
-    """References to a fragment and to its receipt, by which the driver hears of a failure without fetching the arrays."""
+    """References to a fragment and to its receipt, which the driver fetches instead of the arrays."""
 
     rollout: Any
     receipt: Any
-
-
-class WorkerActor(Worker):
-    """A worker whose fragments come with a receipt."""
-
-    def deliver(self, snapshot: PolicySnapshot, iteration: int) -> tuple[Rollout, None]:
-        """Returns (fragment, receipt)."""
-        return self.collect(snapshot, iteration), None
 
 
 class RayBackend:
@@ -48,6 +41,7 @@ class RayBackend:
         env: its environment's spec.
         first_iteration: to be collected.
         restored: learner state to continue from.
+        states: of all environments before the first iteration; None starts new episodes.
         address: of a running cluster; None starts one on this machine. Where Ray is initialized already, that cluster is used.
         stop: asked during every wait.
 
@@ -65,6 +59,7 @@ class RayBackend:
         *,
         first_iteration: int,
         restored: LearnerState | None,
+        states: EnvStates | None,
         address: Address | None,
         stop: StopSignal,
     ) -> None:
@@ -78,7 +73,7 @@ class RayBackend:
             # On this machine the workers wait while the learner works, except in overlap mode.
             started_here = self._owns_ray and address is None
             learner_cores = available_cores() if started_here and config.rollout.mode == "sync" else cluster.LEARNER_CPUS
-            self._start(config, env, first_iteration, restored, learner_cores)
+            self._start(config, env, first_iteration, restored, states, learner_cores)
         except BaseException:
             self.close()
             raise
@@ -118,10 +113,10 @@ class RayBackend:
         """Starts one call a worker; the snapshot travels as an argument, once a node."""
         return [Delivery(*worker.deliver.options(num_returns=2).remote(snapshot, iteration)) for worker in self._workers]
 
-    def wait(self, rollouts: list[Delivery]) -> None:
-        """Returns when all fragments are in the object store."""
+    def wait(self, rollouts: list[Delivery]) -> list[Receipt]:
+        """Returns the receipts, by worker, when all fragments are in the object store."""
         with worker_failures():
-            self._get([delivery.receipt for delivery in rollouts])
+            return self._get([delivery.receipt for delivery in rollouts])
 
     def update(self, rollouts: list[Delivery]) -> tuple[Any, UpdateReport]:
         """Hands the fragments to the learner by reference; waits for its report."""
@@ -150,16 +145,24 @@ class RayBackend:
         if self._owns_ray:
             ray.shutdown()
 
-    def _start(self, config: Config, env: EnvSpec, first_iteration: int, restored: LearnerState | None, learner_cores: int) -> None:
+    def _start(
+        self,
+        config: Config,
+        env: EnvSpec,
+        first_iteration: int,
+        restored: LearnerState | None,
+        states: EnvStates | None,
+        learner_cores: int,
+    ) -> None:
         self._needed = cluster.needed_resources(config, self.num_workers)
         cluster.require(self._needed)
         learner_class: Any = ray.remote(LearnerProcess).options(num_cpus=cluster.LEARNER_CPUS, num_gpus=self._needed["GPU"], max_restarts=0)
-        worker_class: Any = ray.remote(WorkerActor).options(num_cpus=cluster.WORKER_CPUS, max_restarts=0, max_task_retries=0)
+        worker_class: Any = ray.remote(Worker).options(num_cpus=cluster.WORKER_CPUS, max_restarts=0, max_task_retries=0)
         self._learner = self._owned("the learner", learner_class.remote(config, env, restored, learner_cores))
         self._workers = [
             self._owned(
                 f"rollout worker {index} (environments {first_env} to {first_env + num_envs - 1})",
-                worker_class.remote(config, first_env, num_envs, first_iteration),
+                worker_class.remote(config, first_env, num_envs, first_iteration, part_of(states, first_env, num_envs)),
             )
             for index, (first_env, num_envs) in enumerate(share_envs(config.rollout.num_envs, self.num_workers))
         ]

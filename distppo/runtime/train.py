@@ -182,11 +182,11 @@ def _train(
 def _backend(start: Start, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal) -> Backend:
     restored = learner_state_of(start.checkpoint) if start.checkpoint else None
     if start.config.rollout.num_workers == 0:
-        return LocalBackend(start.config, env, first_iteration=first_iteration, restored=restored, stop=stop)
+        return LocalBackend(start.config, env, first_iteration=first_iteration, restored=restored, states=None, stop=stop)
     # Here and not above: without workers Ray is not imported at all.
     from distppo.runtime.ray_backend import RayBackend
 
-    return RayBackend(start.config, env, first_iteration=first_iteration, restored=restored, address=cluster, stop=stop)
+    return RayBackend(start.config, env, first_iteration=first_iteration, restored=restored, states=None, address=cluster, stop=stop)
 
 
 def _summary(config: Config, directory: Path, progress: Progress, details: Mapping[str, Any]) -> dict[str, Any]:
