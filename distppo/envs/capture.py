@@ -4,7 +4,8 @@ What is captured of every layer (the wrappers and the environment itself):
 
 - its instance attributes that have changed since it was made, where they are numbers, text, numpy arrays, numpy generators, or lists,
   tuples, dicts and deques of those. The environment's `np_random` is one of them;
-- of MuJoCo data the full integration state with the solver's warm start, and the positions that environments read before they step (`LAGGING`).
+- of MuJoCo data the full integration state with the solver's warm start, and the positions that environments read before they step
+  (`LAGGING`).
 
 A layer whose state is elsewhere (an object of its own class, a simulator behind a handle) says so itself with two methods, which then
 take the place of its attributes:

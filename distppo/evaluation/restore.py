@@ -15,7 +15,9 @@ from distppo.types import EnvSpec, Moments, PolicySnapshot, PolicySpec
 LEARNER_ARRAYS = "learner"
 
 
-def checkpoint_state(config: Config, env: EnvSpec, learner: Mapping[str, Any], progress: Mapping[str, Any]) -> dict[str, Any]:
+def checkpoint_state(
+    config: Config, env: EnvSpec, learner: Mapping[str, Any], progress: Mapping[str, Any], boundary: Mapping[str, Any]
+) -> dict[str, Any]:
     """Returns the JSON-like state of a checkpoint; missing action bounds are stored as null."""
     bounds = {name: [x if math.isfinite(x) else None for x in getattr(env, name)] for name in ("action_low", "action_high")}
     return {
@@ -23,6 +25,7 @@ def checkpoint_state(config: Config, env: EnvSpec, learner: Mapping[str, Any], p
         "env_spec": {**env._asdict(), **bounds},
         "learner": dict(learner),
         "progress": dict(progress),
+        "boundary": dict(boundary),
     }
 
 

@@ -55,6 +55,10 @@ KEYS: dict[str, str] = {
     "dist/reward_scale": "Standard deviation of the discounted return, which the rewards are divided by.",
     "dist/obs_count": "Observations behind the normalizer's mean and std; equals time/total_timesteps.",
     "dist/restarts": "Workers replaced since this process started training.",
+    "faults/env_restarts": "Environments made anew because their code had raised. Faults count from the start of this process.",
+    "faults/nonfinite": "Environments made anew because they had given a number that is not finite.",
+    "faults/skipped_updates": "Updates whose weights were dropped because a loss or gradient was not finite.",
+    "faults/episodes_restarted": "Environments that had to start a new episode, because their state could not be carried over.",
     "eval/mean_reward": "Mean return of the evaluation's episodes: separate environments, deterministic actions, frozen statistics.",
     "eval/std_reward": "Standard deviation of those returns.",
     "eval/mean_ep_length": "Mean length of the evaluation's episodes.",
@@ -64,11 +68,30 @@ KEYS: dict[str, str] = {
 EVENTS: dict[str, str] = {
     "started": "Training began from nothing.",
     "ready": "Workers and learner have started.",
+    "layout_changed": "Training goes on with another number of workers, so no longer to the bit.",
     "resumed": "Training went on from a checkpoint with this many env_steps; rows above it were rolled back.",
     "evaluated": "An evaluation ended.",
     "checkpoint": "A checkpoint was saved.",
     "checkpoint_failed": "A checkpoint could not be saved; the one before is intact and training went on.",
+    "fault": "Something went wrong and training goes on: what, where, why, and what was done.",
+    "recovered": "What had failed has been done after all, this many seconds after it failed first.",
     "finished": "Training reached total_timesteps.",
     "interrupted": "A signal ended training, after a checkpoint.",
     "error": "Training ended with an error.",
 }
+
+FAULTS: dict[str, str] = {
+    "env_error": "An environment's code raised; the environment was made anew, and its part of the fragment collected again.",
+    "env_nonfinite": "An environment gave a number that is not finite; as above.",
+    "update_skipped": "A loss or gradient was not finite; weights and optimizer are as they were before the update.",
+    "episode_restarted": "An environment's state could not be carried over; it has started a new episode.",
+}
+"""Every kind of fault event, in one sentence each."""
+
+FAULT_METRICS: dict[str, str] = {
+    "env_error": "faults/env_restarts",
+    "env_nonfinite": "faults/nonfinite",
+    "update_skipped": "faults/skipped_updates",
+    "episode_restarted": "faults/episodes_restarted",
+}
+"""The metric that counts each kind."""

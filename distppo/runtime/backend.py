@@ -58,6 +58,12 @@ class Backend(Protocol):
     def snapshot(self) -> Handle:
         """Returns the learner's current policy."""
 
+    def share(self, snapshot: PolicySnapshot) -> Handle:
+        """Returns a handle on a snapshot from a checkpoint."""
+
+    def fetch(self, snapshot: Handle) -> PolicySnapshot:
+        """Returns the snapshot itself, for a checkpoint."""
+
     def collect(self, snapshot: Handle, iteration: int) -> list[Handle]:
         """Orders an iteration's fragments and returns at once."""
 
@@ -133,6 +139,14 @@ class LocalBackend:
     def snapshot(self) -> PolicySnapshot:
         """Returns the current policy itself."""
         return self._learner.snapshot()
+
+    def share(self, snapshot: PolicySnapshot) -> PolicySnapshot:
+        """Returns it as it is."""
+        return snapshot
+
+    def fetch(self, snapshot: PolicySnapshot) -> PolicySnapshot:
+        """Returns it as it is."""
+        return snapshot
 
     def collect(self, snapshot: PolicySnapshot, iteration: int) -> list[Order]:
         """Notes what is to be collected; `wait` does it, when the learner has read the buffers of the fragment before."""

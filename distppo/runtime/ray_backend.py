@@ -20,7 +20,7 @@ from distppo.runtime.backend import LearnerState, worker_failures
 from distppo.runtime.cores import available_cores
 from distppo.runtime.processes import LearnerProcess, UpdateReport, Worker, share_envs, share_episodes
 from distppo.runtime.signals import StopSignal
-from distppo.types import EnvSpec, EnvStates, Receipt
+from distppo.types import EnvSpec, EnvStates, PolicySnapshot, Receipt
 
 POLL_SECONDS = 0.2
 """How often a wait looks whether the user wants to stop."""
@@ -108,6 +108,15 @@ class RayBackend:
     def snapshot(self) -> Any:
         """Returns a reference to the learner's current policy."""
         return self._learner.snapshot.remote()
+
+    def share(self, snapshot: PolicySnapshot) -> Any:
+        """Puts a snapshot into the object store."""
+        return ray.put(snapshot)
+
+    def fetch(self, snapshot: Any) -> PolicySnapshot:
+        """Gets a snapshot from the object store."""
+        value: PolicySnapshot = self._get([snapshot], stoppable=False)[0]
+        return value
 
     def collect(self, snapshot: Any, iteration: int) -> list[Delivery]:
         """Starts one call a worker; the snapshot travels as an argument, once a node."""

@@ -12,6 +12,7 @@ from distppo.config import Config, NetworkConfig, Overrides, apply_overrides, lo
 from distppo.config.sources import from_mapping, from_names
 from distppo.errors import CheckpointError
 from distppo.evaluation.restore import config_of
+from distppo.runtime.boundary import Boundary, boundary_of, restored_text
 from distppo.runtime.run_directory import CONFIG_FILE, find_begun_run, free_name
 
 
@@ -23,6 +24,7 @@ class Start(NamedTuple):
         directory: of the run; None makes a new one under runs/.
         continued: the directory's own run goes on.
         checkpoint: to continue from, or None.
+        boundary: where its next iteration begins.
         notes: what the user should know, one line each.
     """
 
@@ -30,6 +32,7 @@ class Start(NamedTuple):
     directory: Path | None
     continued: bool
     checkpoint: Checkpoint | None
+    boundary: Boundary
     notes: list[str]
 
 
@@ -48,7 +51,7 @@ def read_settings(
 
 def fresh(config: Config) -> Start:
     directory = Path(config.run.directory) if config.run.directory else None
-    return Start(config, directory, continued=False, checkpoint=None, notes=[])
+    return Start(config, directory, continued=False, checkpoint=None, boundary=Boundary(), notes=[])
 
 
 def resumed(reference: str, given: Overrides) -> Start:
@@ -58,7 +61,8 @@ def resumed(reference: str, given: Overrides) -> Start:
         base, _ = load_layers([begun / CONFIG_FILE], check=False)
         config = apply_overrides(_without_directory(base), given)
         note = f"{begun} has no checkpoint yet: it starts from the beginning, with its own settings"
-        return Start(config, Path(config.run.directory or begun), continued=not config.run.directory, checkpoint=None, notes=[note])
+        directory = Path(config.run.directory or begun)
+        return Start(config, directory, continued=not config.run.directory, checkpoint=None, boundary=Boundary(), notes=[note])
     checkpoint, problems = load_for_resume(reference)
     trained = config_of(checkpoint)
     config = apply_overrides(_without_directory(trained), given)
@@ -70,8 +74,10 @@ def resumed(reference: str, given: Overrides) -> Start:
     else:
         # Going on from an older checkpoint in place would write over what came after it.
         directory = own if newest else free_name(own.with_name(f"{own.name}-from-{checkpoint.env_steps}"))
-    notes = [*problems, _restored_note(checkpoint, directory)]
-    return Start(config, directory, continued=directory.resolve() == own.resolve(), checkpoint=checkpoint, notes=notes)
+    boundary = boundary_of(checkpoint, config)
+    notes = [*problems, _restored_note(checkpoint, restored_text(boundary, config.rollout.num_envs), directory)]
+    continued = directory.resolve() == own.resolve()
+    return Start(config, directory, continued=continued, checkpoint=checkpoint, boundary=boundary, notes=notes)
 
 
 def _without_directory(config: Config) -> Config:
@@ -96,8 +102,8 @@ def _differences(trained: NetworkConfig, asked: NetworkConfig) -> str:
     return ", ".join(f"network.{name} {getattr(trained, name)} (asked for: {getattr(asked, name)})" for name in names)
 
 
-def _restored_note(checkpoint: Checkpoint, directory: Path) -> str:
+def _restored_note(checkpoint: Checkpoint, environments: str, directory: Path) -> str:
     return (
         f"resumed {checkpoint.path} at iteration {checkpoint.iteration}, {checkpoint.env_steps:,} env steps: weights, optimizer, "
-        f"normalizers, schedules and counters restored; environments start new episodes; continues in {directory}"
+        f"normalizers, schedules and counters restored; {environments}; continues in {directory}"
     )

@@ -19,6 +19,8 @@ from distppo.files import write_atomic
 from distppo.metrics import RunWriter, machine_info, write_summary
 from distppo.runtime.address import Address, find_cluster
 from distppo.runtime.backend import Backend, LocalBackend
+from distppo.runtime.boundary import other_layout
+from distppo.runtime.faults import FaultLog, News, Recovery
 from distppo.runtime.run_directory import CONFIG_FILE, RunDirectory, new_run_directory
 from distppo.runtime.signals import StopRequested, StopSignal
 from distppo.runtime.start import Start, fresh, read_settings, resumed
@@ -108,14 +110,16 @@ def _run(start: Start, directory: Path, env: EnvSpec, cluster: Address | None, l
         parts = "the learner" if config.rollout.num_workers == 0 else "Ray, workers and learner"
         display.message(f"starting {parts} (longer the first time, when the learner's step is compiled)")
         began = time.perf_counter()
+        faults = FaultLog()
         with (
             _processes(start, env, cluster, progress.iteration, stop) as backend,
             # Opened while the processes start: what TensorBoard's files need takes a second to import.
             RunWriter(directory, resume_env_steps=progress.env_steps if start.continued else None) as writer,
         ):
             writer.event("started", env_steps=progress.env_steps, machine=machine_info(), notes=start.notes)
+            faults.listen(lambda news: _tell(news, progress, writer, display))
             with _told(progress, writer, display, store):
-                details = _train(start, env, backend, progress, writer, display, store)
+                details = _train(start, env, backend, progress, writer, display, store, faults)
             details["wall_seconds"] = time.perf_counter() - began
             finished = progress.env_steps >= config.run.total_timesteps
             number = None if finished else stop.number
@@ -123,6 +127,17 @@ def _run(start: Start, directory: Path, env: EnvSpec, cluster: Address | None, l
             write_summary(directory, summary)
             writer.event("finished" if finished else "interrupted", env_steps=progress.env_steps, signal=number)
     return TrainResult(directory, summary, number)
+
+
+def _tell(news: News, progress: Progress, writer: RunWriter, display: Display) -> None:
+    """Writes a fault, or the end of one, into metrics.jsonl and onto the display."""
+    if isinstance(news, Recovery):
+        writer.event("recovered", env_steps=progress.env_steps, where=news.where, seconds=news.seconds)
+        display.message(f"recovered: {news.where}, after {news.seconds:.1f} s")
+        return
+    told = {"what": news.kind, "where": news.where, "why": news.why, "done": news.done, "count": news.times}
+    writer.event("fault", env_steps=progress.env_steps, **told)
+    display.message(f"fault: {news.kind.replace('_', ' ')}: {news.where}: {news.why}\n  {news.done}")
 
 
 @contextlib.contextmanager
@@ -154,7 +169,14 @@ def _told(progress: Progress, writer: RunWriter, display: Display, store: Checkp
 
 
 def _train(
-    start: Start, env: EnvSpec, backend: Backend | None, progress: Progress, writer: RunWriter, display: Display, store: CheckpointStore
+    start: Start,
+    env: EnvSpec,
+    backend: Backend | None,
+    progress: Progress,
+    writer: RunWriter,
+    display: Display,
+    store: CheckpointStore,
+    faults: FaultLog,
 ) -> dict[str, Any]:
     """Trains when the processes are ready; returns what the summary says of how it ran."""
     steps_before = progress.env_steps
@@ -166,8 +188,22 @@ def _train(
         return {"env_steps_per_second": None}
     display.message(f"{backend.description}; learner step: {backend.step_name}")
     writer.event("ready", description=backend.description, step=backend.step_name)
+    if (other := other_layout(start.boundary, backend.num_workers)) is not None:
+        display.message(other)
+        writer.event("layout_changed", message=other)
     saved = start.continued and start.checkpoint is not None
-    trainer = Trainer(start.config, env, backend, progress, writer=writer, display=display, store=store, saved=saved)
+    trainer = Trainer(
+        start.config,
+        env,
+        backend,
+        progress,
+        writer=writer,
+        display=display,
+        store=store,
+        faults=faults,
+        boundary=start.boundary,
+        saved=saved,
+    )
     training = time.perf_counter()
     trainer.run()
     seconds = time.perf_counter() - training
@@ -180,13 +216,13 @@ def _train(
 
 
 def _backend(start: Start, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal) -> Backend:
-    restored = learner_state_of(start.checkpoint) if start.checkpoint else None
+    restored, states = learner_state_of(start.checkpoint) if start.checkpoint else None, start.boundary.states
     if start.config.rollout.num_workers == 0:
-        return LocalBackend(start.config, env, first_iteration=first_iteration, restored=restored, states=None, stop=stop)
+        return LocalBackend(start.config, env, first_iteration=first_iteration, restored=restored, states=states, stop=stop)
     # Here and not above: without workers Ray is not imported at all.
     from distppo.runtime.ray_backend import RayBackend
 
-    return RayBackend(start.config, env, first_iteration=first_iteration, restored=restored, states=None, address=cluster, stop=stop)
+    return RayBackend(start.config, env, first_iteration=first_iteration, restored=restored, states=states, address=cluster, stop=stop)
 
 
 def _summary(config: Config, directory: Path, progress: Progress, details: Mapping[str, Any]) -> dict[str, Any]:

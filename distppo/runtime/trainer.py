@@ -10,14 +10,17 @@ from typing import Any
 from distppo.checkpoint import CheckpointStore
 from distppo.config import Config
 from distppo.console import Display
+from distppo.envs import joined
 from distppo.errors import UserError
 from distppo.evaluation.episodes import EpisodeResult
 from distppo.evaluation.restore import LEARNER_ARRAYS, checkpoint_state
 from distppo.metrics import EpisodeWindow, PhaseTimer, RunWriter
 from distppo.runtime.backend import Backend, Handle, WorkerFailed
+from distppo.runtime.boundary import Boundary, stored
+from distppo.runtime.faults import FaultLog
 from distppo.runtime.processes import UpdateReport
 from distppo.runtime.signals import StopRequested
-from distppo.types import EnvSpec
+from distppo.types import EnvSpec, Receipt
 
 
 @dataclass
@@ -63,6 +66,8 @@ class Trainer:
         writer: of metrics and events.
         display: for people.
         store: of checkpoints.
+        faults: where those that workers and learner tell of are counted.
+        boundary: where the first iteration begins.
         saved: whether the store holds `progress` already.
     """
 
@@ -76,11 +81,15 @@ class Trainer:
         writer: RunWriter,
         display: Display,
         store: CheckpointStore,
+        faults: FaultLog,
+        boundary: Boundary,
         saved: bool,
     ) -> None:
         self.progress = progress
         self._config, self._env, self._backend = config, env, backend
-        self._writer, self._display, self._store = writer, display, store
+        self._writer, self._display, self._store, self._faults = writer, display, store, faults
+        self._states = boundary.states
+        self._collecting: Handle | None = None if boundary.collecting is None else backend.share(boundary.collecting)
         self._timer = PhaseTimer()
         self._started = self._reported = time.perf_counter()
         self._seconds_before, self._steps_before = progress.seconds, progress.env_steps
@@ -107,17 +116,21 @@ class Trainer:
         config, backend, progress, timer = self._config, self._backend, self.progress, self._timer
         overlap = config.rollout.mode == "overlap"
         snapshot = backend.snapshot()
-        pending = backend.collect(snapshot, progress.iteration) if self._unfinished() else []
+        collecting = snapshot if self._collecting is None else self._collecting
+        pending = backend.collect(collecting, progress.iteration) if self._unfinished() else []
         while self._unfinished():
             with timer.phase("collect"):
-                backend.wait(pending)
+                receipts = self._wait(pending)
             arrived, pending = pending, []
             more = progress.env_steps + config.batch_size < config.run.total_timesteps
             if overlap and more:
                 pending = backend.collect(snapshot, progress.iteration + 1)
+            before = snapshot
             with timer.phase("update"):
                 snapshot, report = backend.update(arrived)
             self._account(report)
+            # From here on a checkpoint is of the state after this update, and these are what the next fragments depend on.
+            self._states, self._collecting = joined([receipt.states for receipt in receipts]), before if overlap else None
             try:
                 evaluation = self._evaluate_if_due(snapshot)
             except (StopRequested, WorkerFailed):
@@ -129,6 +142,13 @@ class Trainer:
             if self._due(config.run.checkpoint_every):
                 self._save()
             self._report(report, evaluation)
+
+    def _wait(self, pending: list[Handle]) -> list[Receipt]:
+        receipts = self._backend.wait(pending)
+        for receipt in receipts:
+            for fault in receipt.faults:
+                self._faults.add(fault)
+        return receipts
 
     def _unfinished(self) -> bool:
         return self.progress.env_steps < self._config.run.total_timesteps
@@ -178,11 +198,12 @@ class Trainer:
             return
         with self._timer.phase("checkpoint"):
             arrays, values = self._backend.learner_state()
-            state = checkpoint_state(self._config, self._env, values, progress.state())
+            collecting = None if self._collecting is None else self._backend.fetch(self._collecting)
+            groups, boundary = stored(Boundary(self._states, collecting, self._backend.num_workers))
+            groups[LEARNER_ARRAYS] = dict(arrays)
+            state = checkpoint_state(self._config, self._env, values, progress.state(), boundary)
             try:
-                path = self._store.save(
-                    iteration=progress.iteration, env_steps=progress.env_steps, arrays={LEARNER_ARRAYS: arrays}, state=state, best=best
-                )
+                path = self._store.save(iteration=progress.iteration, env_steps=progress.env_steps, arrays=groups, state=state, best=best)
             except OSError as error:
                 # The one before is intact, and a full disk now is no reason to lose the run.
                 self._writer.event("checkpoint_failed", env_steps=progress.env_steps, error=str(error))
@@ -217,6 +238,7 @@ class Trainer:
             "dist/worker_fps": batch_size / math.fsum(workers),
             "dist/rollout_bytes": report.rollout_bytes,
             "dist/restarts": 0,
+            **self._faults.counts,
             **evaluation,
         }
         if len(progress.episodes):
