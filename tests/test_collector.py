@@ -13,10 +13,11 @@ from probe_envs import Point
 from scripted_env import Scripted, gaussian_observations, spec_of
 
 from distppo.algo.moments import moments_of, standard_deviation
+from distppo.algo.seeding import Purpose, env_seed
 from distppo.collector import RolloutCollector
 from distppo.config import load_config
 from distppo.envs import VectorStepper, joined, make_env, part_of
-from distppo.errors import UserError
+from distppo.errors import EnvFaultError, UserError
 from distppo.learner.steps import split_parameters
 from distppo.models.actor_critic import ActorCritic, initial_parameters
 from distppo.types import PolicySnapshot, PolicySpec
@@ -235,17 +236,120 @@ def test_actions_are_stored_as_sampled_and_sent_clipped_and_rescaled():
     ("spoil", "message"),
     [
         ({"reward": lambda o, a, t: float("nan") if t == 4 else 0.0}, r"environment 0 .* gave reward = nan at step 4"),
+        ({"reward": lambda o, a, t: 1e300 if t == 4 else 0.0}, r"environment 0 .* gave reward = inf at step 4"),
         ({"observe": lambda env, step: np.array([0.0, np.inf if step == 5 else 0.0, 0.0])}, r"gave observation element 1 = inf at step 4"),
+        ({"observe": lambda env, step: np.array([0.0, -1e200 if step == 5 else 0.0, 0.0])}, r"observation element 1 = -1e\+200 at step 4"),
         (
-            {"observe": lambda env, step: np.full(3, np.nan if step == 10 else 0.0)},
-            r"environment 0 .* ended step 9 .* non-finite observation",
+            {"observe": lambda env, step: np.full(3, np.nan if step == 0 else 0.0)},
+            r"observation element 0 = nan in its reset",
         ),
+        ({"observe": lambda env, step: np.full(3, np.nan if step == 10 else 0.0)}, r"environment 0 .* ended in observation .* at step 9"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
 def test_nothing_non_finite_gets_into_a_fragment(spoil, message):
+    """Environment, step and element are named; the record has what is needed to see it again."""
     collector, config = collector_of(lambda: make(**spoil))
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(EnvFaultError, match=message) as caught:
         collector.collect(snapshot_of(config, collector.spec), 0)
+    assert caught.value.fault.kind == "env_nonfinite"
+    assert caught.value.fault.record.reset_seed == env_seed(0, Purpose.ENV_RESET, 0, 0)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_raw_observations_must_fit_the_network_s_numbers_where_they_are_not_normalized():
+    collector, config = collector_of(lambda: make(observe=lambda env, step: np.full(3, 1e60 if step == 5 else 0.0)))
+    collector.collect(snapshot_of(config, collector.spec), 0)
+    with pytest.raises(EnvFaultError, match=r"element 0 = 1e\+60 at step 4"), np.errstate(over="ignore"):
+        collector_of(lambda: make(observe=lambda env, step: np.full(3, 1e60 if step == 5 else 0.0)))[0].collect(
+            snapshot_of(config, collector.spec, clip=None), 0
+        )
+
+
+def test_a_policy_that_diverged_is_told_from_an_environment_that_did():
+    collector, config = collector_of(on_nonfinite="drop")
+    snapshot = snapshot_of(config, collector.spec)
+    snapshot.parameters[0] = np.nan
+    with pytest.raises(UserError, match=r"the policy of version 0 diverged: environment 0 .* action element 0 = nan at step 0"):
+        collector.collect(snapshot, 0)
+
+
+class Breaking(Point):
+    """Breaks at its k-th step, if it is the one: what it is was decided when it was made."""
+
+    def __init__(self, at, how):
+        super().__init__(termination=0.1)
+        self._left, self._how = at, how
+
+    def step(self, action):
+        self._left -= 1
+        if self._left == 0 and self._how == "raise":
+            raise RuntimeError("the wheel came off")
+        observation, *rest = super().step(action)
+        return (observation * np.nan if self._left == 0 else observation), *rest
+
+
+def breaking(lives, how="raise"):
+    """A `make_env` whose environments break after so many steps each, in the order they are made; the rest never do."""
+    lives = iter(lives)
+
+    def make_breaking():
+        env = Breaking(next(lives, 0), how)
+        return env, spec_of(env, 15)
+
+    return make_breaking
+
+
+@pytest.mark.parametrize("how", ["raise", "nan"])
+def test_only_the_broken_environment_is_made_anew_and_its_column_has_exactly_its_steps(how):
+    """The others are as in a fragment where nothing happened; the column is a fragment of its own from a reset, books included."""
+    settings = {"num_envs": 3, "overrides": {"fault.on_nonfinite": "drop"}}
+    whole, config = collector_of(breaking([]), **settings)
+    collector, _ = collector_of(breaking([0, 37, 0], how), **settings)
+    snapshot = snapshot_of(config, whole.spec)
+    for iteration in range(2):
+        expected, rollout = whole.collect(snapshot, iteration), collector.collect(snapshot, iteration)
+    for mine, its in zip(rollout[3:9], expected[3:9], strict=True):
+        np.testing.assert_array_equal(mine[:, [0, 2]], its[:, [0, 2]])
+    assert [e for e in rollout.episodes if e.env_index != 1] == [e for e in expected.episodes if e.env_index != 1]
+    assert sorted(rollout.episodes, key=lambda e: (e.step, e.env_index)) == list(rollout.episodes)
+    ended = rollout.terminations[:, 1] | rollout.truncations[:, 1]
+    mine = [e for e in rollout.episodes if e.env_index == 1]
+    assert [e.step for e in mine] == np.flatnonzero(ended).tolist() and mine[0].length == mine[0].step + 1
+    assert rollout.obs_moments.count == rollout.return_moments.count == 25 and np.isfinite(rollout.obs_moments.m2).all()
+    np.testing.assert_allclose(rollout.obs_moments.mean[1], collector._raw[:-1, 1].mean(axis=0))
+    assert set(rollout.final_observations.envs.tolist()) <= {0, 1, 2}
+    (fault,) = collector.receipt().faults
+    assert fault.kind == {"raise": "env_error", "nan": "env_nonfinite"}[how]
+    assert fault.where == "environment 1, iteration 1, step 11 of the fragment" and "attempt 1" in fault.done
+    # It goes on like any other, and what it collects is a function of its state too.
+    states = collector.receipt().states
+    again, _ = collector_of(breaking([]), states=states, first_iteration=2, **settings)
+    assert bits_of(again.collect(snapshot, 2)) == bits_of(collector.collect(snapshot, 2))
+
+
+def test_the_new_episode_is_another_one_at_every_attempt_and_the_same_in_every_repetition():
+    """Otherwise what led to the fault would be repeated; and a worker that is replaced collects the same."""
+    first_rows = []
+    for lives in ([30, 0], [30, 20, 0], [30, 20, 0]):
+        collector, config = collector_of(breaking(lives), num_envs=1, overrides={"fault.env_restart_backoff": 0})
+        snapshot = snapshot_of(config, collector.spec)
+        collector.collect(snapshot, 0)
+        first_rows.append(bits_of(collector.collect(snapshot, 1))[0])
+        assert len(collector.receipt().faults) == len(lives) - 1
+    assert first_rows[1] == first_rows[2] != first_rows[0]
+
+
+@pytest.mark.parametrize("restarts", [0, 2])
+def test_after_so_many_attempts_the_traceback_is_the_message(restarts):
+    collector, config = collector_of(
+        breaking([10] * 9), num_envs=1, overrides={"fault.max_env_restarts": restarts, "fault.env_restart_backoff": 0}
+    )
+    with pytest.raises(EnvFaultError, match="RuntimeError: the wheel came off") as caught:
+        collector.collect(snapshot_of(config, collector.spec), 0)
+    assert ("made anew 2 times for this fragment (fault.max_env_restarts)" in str(caught.value)) == (restarts > 0)
+    record = caught.value.fault.record
+    assert (record.step, len(record.actions), len(record.observations)) == (9, 10, 10)
 
 
 def test_a_worker_does_not_import_torch():

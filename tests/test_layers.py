@@ -22,6 +22,7 @@ LAYERS = (
     frozenset({"models"}),
     frozenset({"envs", "collector", "learner", "checkpoint", "metrics", "console"}),
     frozenset({"evaluation", "report"}),
+    frozenset({"flight"}),
     frozenset({"runtime"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),

@@ -320,13 +320,41 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class FaultConfig:
-    """When to give up waiting."""
+    """What a run puts up with, and for how long."""
 
     startup_timeout: float = setting(
         120.0,
         "Seconds for all actors to be scheduled and ready, before the run ends with what it lacks.",
         extremes="Short: gives up while a cluster is still growing. Long: a request that can never be met is noticed late.",
         above=0,
+    )
+    max_env_restarts: int = setting(
+        3,
+        "Times that an environment whose code raises is made anew for the same fragment; once more ends the run with its traceback.",
+        extremes="0: the first error of an environment ends the run. Large: one that always fails is tried for long.",
+        at_least=0,
+    )
+    env_restart_backoff: float = setting(
+        0.5,
+        "Seconds before an environment is made anew a second time for the same fragment, doubled for each time after it.",
+        extremes="0: all attempts are made at once. Large: a worker with a failing environment holds up the others.",
+        at_least=0,
+    )
+    on_nonfinite: str = setting(
+        "raise",
+        "At a number that is not finite: raise ends the run; drop makes an environment that gives one anew, as one that raises, and undoes "
+        "an update whose loss or gradient is one.",
+        extremes="drop hides a defect of the environment if nobody looks at the faults it counts.",
+        choices=("raise", "drop"),
+    )
+    max_dumps: int = setting(
+        10,
+        "Flight records in the run directory's faults/, the first ones of a run; 0 writes none.",
+        extremes="Large: an environment that fails often fills the disk, at up to a megabyte each.",
+        at_least=0,
+    )
+    dump_observations: int = setting(
+        64, "Observations before a fault that its flight record holds; the actions are kept from the fragment's beginning.", at_least=1
     )
 
 

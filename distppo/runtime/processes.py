@@ -14,7 +14,7 @@ from distppo.envs import VectorStepper, make_env
 from distppo.evaluation.episodes import EpisodeResult, play_episodes
 from distppo.evaluation.policy import Policy
 from distppo.runtime.cores import CoreRotation, available_cores
-from distppo.types import EnvSpec, EnvStates, EpisodeStats, PolicySnapshot, Receipt, Rollout
+from distppo.types import EnvSpec, EnvStates, EpisodeStats, FaultEvent, PolicySnapshot, Receipt, Rollout
 
 if TYPE_CHECKING:
     from distppo.learner import Learner
@@ -28,12 +28,14 @@ class UpdateReport(NamedTuple):
         episodes: that ended during the collection, by (env, t).
         worker_seconds: collection time of each worker.
         rollout_bytes: arrays that the workers sent.
+        faults: of the update.
     """
 
     metrics: dict[str, float]
     episodes: list[EpisodeStats]
     worker_seconds: list[float]
     rollout_bytes: int
+    faults: tuple[FaultEvent, ...]
 
 
 class Worker:
@@ -137,6 +139,7 @@ class LearnerProcess:
             [episode for rollout in ordered for episode in rollout.episodes],
             [rollout.seconds for rollout in ordered],
             sum(array.nbytes for rollout in ordered for array in rollout if isinstance(array, np.ndarray)),
+            self._learner.take_faults(),
         )
         return snapshot, report
 

@@ -12,13 +12,14 @@ from distppo.checkpoint import Checkpoint, CheckpointStore, best_checkpoint
 from distppo.config import Config, Overrides, dump_config
 from distppo.console import Display, make_display
 from distppo.envs import probe_env
-from distppo.errors import UserError
+from distppo.errors import EnvFaultError, UserError
 from distppo.evaluation.evaluate import require_same_spaces
 from distppo.evaluation.restore import env_spec_of, learner_state_of, progress_of
 from distppo.files import write_atomic
+from distppo.flight import FlightRecorder
 from distppo.metrics import RunWriter, machine_info, write_summary
 from distppo.runtime.address import Address, find_cluster
-from distppo.runtime.backend import Backend, LocalBackend
+from distppo.runtime.backend import Backend, LocalBackend, WorkerFailed
 from distppo.runtime.boundary import other_layout
 from distppo.runtime.faults import FaultLog, News, Recovery
 from distppo.runtime.run_directory import CONFIG_FILE, RunDirectory, new_run_directory
@@ -110,15 +111,15 @@ def _run(start: Start, directory: Path, env: EnvSpec, cluster: Address | None, l
         parts = "the learner" if config.rollout.num_workers == 0 else "Ray, workers and learner"
         display.message(f"starting {parts} (longer the first time, when the learner's step is compiled)")
         began = time.perf_counter()
-        faults = FaultLog()
+        faults, recorder = FaultLog(), FlightRecorder(directory, config, env)
         with (
             _processes(start, env, cluster, progress.iteration, stop) as backend,
             # Opened while the processes start: what TensorBoard's files need takes a second to import.
             RunWriter(directory, resume_env_steps=progress.env_steps if start.continued else None) as writer,
         ):
             writer.event("started", env_steps=progress.env_steps, machine=machine_info(), notes=start.notes)
-            faults.listen(lambda news: _tell(news, progress, writer, display))
-            with _told(progress, writer, display, store):
+            faults.listen(lambda news: _tell(news, progress, writer, display, recorder))
+            with _told(progress, writer, display, store, recorder):
                 details = _train(start, env, backend, progress, writer, display, store, faults)
             details["wall_seconds"] = time.perf_counter() - began
             finished = progress.env_steps >= config.run.total_timesteps
@@ -129,14 +130,15 @@ def _run(start: Start, directory: Path, env: EnvSpec, cluster: Address | None, l
     return TrainResult(directory, summary, number)
 
 
-def _tell(news: News, progress: Progress, writer: RunWriter, display: Display) -> None:
+def _tell(news: News, progress: Progress, writer: RunWriter, display: Display, recorder: FlightRecorder) -> None:
     """Writes a fault, or the end of one, into metrics.jsonl and onto the display."""
     if isinstance(news, Recovery):
         writer.event("recovered", env_steps=progress.env_steps, where=news.where, seconds=news.seconds)
         display.message(f"recovered: {news.where}, after {news.seconds:.1f} s")
         return
+    dump = recorder.record_environment(news)
     told = {"what": news.kind, "where": news.where, "why": news.why, "done": news.done, "count": news.times}
-    writer.event("fault", env_steps=progress.env_steps, **told)
+    writer.event("fault", env_steps=progress.env_steps, **told, dump=None if dump is None else str(dump))
     display.message(f"fault: {news.kind.replace('_', ' ')}: {news.where}: {news.why}\n  {news.done}")
 
 
@@ -155,13 +157,18 @@ def _processes(start: Start, env: EnvSpec, cluster: Address | None, first_iterat
 
 
 @contextlib.contextmanager
-def _told(progress: Progress, writer: RunWriter, display: Display, store: CheckpointStore) -> Iterator[None]:
-    """Notes an error of the block, and where one can go on from."""
+def _told(progress: Progress, writer: RunWriter, display: Display, store: CheckpointStore, recorder: FlightRecorder) -> Iterator[None]:
+    """Notes an error of the block, its flight record, and where one can go on from."""
     try:
         yield
     except BaseException as error:
+        cause = error.__cause__ if isinstance(error, WorkerFailed) else error
+        dump = recorder.record_environment(cause.fault) if isinstance(cause, EnvFaultError) and cause.fault is not None else None
         with contextlib.suppress(OSError):  # what ended the run may be the disk
-            writer.event("error", kind=type(error).__name__, message=str(error), env_steps=progress.env_steps)
+            written = None if dump is None else str(dump)
+            writer.event("error", kind=type(error).__name__, message=str(error), env_steps=progress.env_steps, dump=written)
+        if dump is not None:
+            display.message(f"flight record: {dump}; the command replay steps to the fault")
         if (latest := store.latest()) is not None:
             kept = f"the last checkpoint is {latest.path}, --resume {store.run_directory} goes on from it"
             display.message(f"ended by an error at {progress.env_steps:,} env steps; {kept}")

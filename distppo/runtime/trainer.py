@@ -145,9 +145,8 @@ class Trainer:
 
     def _wait(self, pending: list[Handle]) -> list[Receipt]:
         receipts = self._backend.wait(pending)
-        for receipt in receipts:
-            for fault in receipt.faults:
-                self._faults.add(fault)
+        for fault in (fault for receipt in receipts for fault in receipt.faults):
+            self._faults.add(fault)
         return receipts
 
     def _unfinished(self) -> bool:
@@ -163,6 +162,8 @@ class Trainer:
         progress.iteration += 1
         progress.env_steps += self._config.batch_size
         progress.seconds = self._seconds_before + time.perf_counter() - self._started
+        for fault in report.faults:
+            self._faults.add(fault)
         for episode in report.episodes:
             progress.episodes.add(episode.episode_return, episode.length)
         if progress.first_return is None and report.episodes:

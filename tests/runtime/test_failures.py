@@ -24,6 +24,7 @@ def fail(small: Callable[..., Run], tmp_path: Path, request: pytest.FixtureReque
     def run(how: str, after: int, workers: int, **settings: Any) -> Exception:
         ray = request.getfixturevalue("shared_ray") if workers else None
         given = {"env.id": "probe_envs:Failing-v0", "env.kwargs": {"how": how, "after": after}, "rollout.num_workers": workers}
+        given["fault.max_env_restarts"] = 0
         with pytest.raises(UserError) as caught:
             small(given | {"run.directory": str(tmp_path / "run")} | settings)
         if ray is not None:
