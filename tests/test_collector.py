@@ -340,6 +340,26 @@ def test_the_new_episode_is_another_one_at_every_attempt_and_the_same_in_every_r
     assert first_rows[1] == first_rows[2] != first_rows[0]
 
 
+def test_an_environment_that_cannot_be_made_again_is_tried_again_too():
+    """A licence server that is away for a moment."""
+    lives = breaking([10, 0, 0])
+    made = []
+
+    def make_sometimes():
+        made.append(None)
+        if len(made) == 2:
+            raise UserError("no licence")
+        return lives()
+
+    collector, config = collector_of(make_sometimes, num_envs=1, overrides={"fault.env_restart_backoff": 0})
+    rollout = collector.collect(snapshot_of(config, collector.spec), 0)
+    assert rollout.obs_moments.count == 25 and len(made) == 3
+    assert [fault.why.splitlines()[-1].strip() for fault in collector.receipt().faults] == [
+        "RuntimeError: the wheel came off",
+        "no licence",
+    ]
+
+
 @pytest.mark.parametrize("restarts", [0, 2])
 def test_after_so_many_attempts_the_traceback_is_the_message(restarts):
     collector, config = collector_of(

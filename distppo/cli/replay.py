@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from distppo.checkpoint import Checkpoint
 
 DEFAULT_LAST = 5
-DEFAULT_TIMEOUT = 300.0
+DEFAULT_TIMEOUT = 60.0
 DID_NOT_HAPPEN = 1
 SHOWN_VERSIONS = ("python", "numpy", "gymnasium", "mujoco")
 
@@ -75,7 +75,7 @@ def _parser(program: str) -> Parser:
         metavar="SECONDS",
         type=_seconds,
         default=DEFAULT_TIMEOUT,
-        help=f"a fragment that takes longer counts as hanging (default: {DEFAULT_TIMEOUT:g})",
+        help=f"a step of a whole fragment that takes longer counts as hanging (default: {DEFAULT_TIMEOUT:g})",
     )
     return parser
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -218,14 +219,17 @@ class RolloutCollector:
         env = self._env_indices[n]
         episodes[:] = [episode for episode in episodes if episode.env_index != env]
         final[:] = [end for end in final if end.env != n]
-        one, faulty = self, n
-        for attempt in range(self._config.fault.max_env_restarts + 1):
-            record = one._record(faulty, defect, iteration)
-            last = attempt == self._config.fault.max_env_restarts
-            self._raise_if_hopeless(env, defect, snapshot, record, last=last)
-            self._faults.append(_fault(env, defect, iteration, attempt + 1, record))
-            time.sleep(self._config.fault.env_restart_backoff * 2 ** (attempt - 1) if attempt else 0.0)
-            one, faulty = self._made_anew(env, iteration, attempt + 1), 0
+        record: FlightRecord | None = self._record(n, defect, iteration)
+        restarts = self._config.fault.max_env_restarts
+        for attempt in range(1, restarts + 2):
+            self._raise_if_hopeless(env, defect, snapshot, record, last=attempt > restarts)
+            self._faults.append(_fault(env, defect, iteration, attempt, record))
+            time.sleep(self._config.fault.env_restart_backoff * 2 ** (attempt - 2) if attempt > 1 else 0.0)
+            try:
+                one = self._made_anew(env, iteration, attempt)
+            except UserError as error:
+                defect, record = Defect("env_error", 0, str(error), traceback.format_exc()), None
+                continue
             its_episodes, its_final = one._fragment(snapshot, iteration)
             its_defects = one._defects(snapshot, its_final)
             if not its_defects:
@@ -234,6 +238,8 @@ class RolloutCollector:
                 final += [end._replace(env=n) for end in its_final]
                 return
             defect = its_defects[0]
+            record = one._record(0, defect, iteration)
+            one.close()
 
     def _made_anew(self, env: int, iteration: int, attempt: int) -> RolloutCollector:
         return RolloutCollector(
@@ -259,7 +265,7 @@ class RolloutCollector:
             self._discounted_returns,
         )
 
-    def _raise_if_hopeless(self, env: int, defect: Defect, snapshot: PolicySnapshot, record: FlightRecord, *, last: bool) -> None:
+    def _raise_if_hopeless(self, env: int, defect: Defect, snapshot: PolicySnapshot, record: FlightRecord | None, *, last: bool) -> None:
         """Raises where another environment would not help, or may not be tried."""
         fault = self._config.fault
         if defect.kind == "policy_nonfinite":
@@ -272,7 +278,8 @@ class RolloutCollector:
             when = "in its reset" if defect.step < 0 else f"at step {defect.step} of the fragment"
             raise EnvFaultError(
                 f"environment {env} of {self.spec.id!r} {defect.text} {when}; nothing of this fragment was learned. "
-                "Check the environment's reward and dynamics" + _tries(fault.on_nonfinite == "drop", fault.max_env_restarts),
+                "Check the environment's reward and dynamics, or go on without what it spoils with fault.on_nonfinite drop"
+                + _tries(fault.on_nonfinite == "drop", fault.max_env_restarts),
                 event,
             )
         if last:
@@ -309,7 +316,7 @@ def _only(states: EnvStates, n: int) -> EnvStates:
     )
 
 
-def _fault(env: int, defect: Defect, iteration: int, attempt: int, record: FlightRecord) -> FaultEvent:
+def _fault(env: int, defect: Defect, iteration: int, attempt: int, record: FlightRecord | None) -> FaultEvent:
     where = f"environment {env}, iteration {iteration}, step {defect.step} of the fragment"
     done = f"made anew (attempt {attempt}); its part of the fragment is collected again from a new episode, the others went on"
     return FaultEvent(defect.kind, where, defect.text, done, record=record)

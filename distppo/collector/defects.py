@@ -87,7 +87,7 @@ def element_text(element: tuple[int, ...]) -> str:
 
 def _within(array: np.ndarray, largest: float) -> bool:
     """Says whether all numbers are finite and not beyond +-largest; a NaN makes both comparisons false. Two passes, no copy."""
-    return array.size == 0 or bool(array.max() <= largest and array.min() >= -largest)
+    return array.size == 0 or (float(array.max()) <= largest and float(array.min()) >= -largest)
 
 
 def _columns(array: np.ndarray, largest: float) -> list[int]:
@@ -96,5 +96,5 @@ def _columns(array: np.ndarray, largest: float) -> list[int]:
 
 def _first(rows: np.ndarray, largest: float) -> tuple[int, tuple[int, ...]]:
     """Returns (row, index in it) of the first bad number."""
-    row, *element = (int(i) for i in np.argwhere(~(np.abs(rows) <= largest))[0])
+    row, *element = (int(i) for i in np.argwhere(~(np.abs(rows.astype(np.float64)) <= largest))[0])
     return row, tuple(element)

@@ -104,20 +104,20 @@ class VectorStepper:
             UserError: an environment raised, or its observation has another shape than its space says.
         """
         for n, seed in zip(range(len(self)), seeds, strict=True):
-            self.reset_one(n, seed, out[n])
+            self.reset_one(n, seed, out)
 
     def reset_one(self, n: int, seed: int, out: np.ndarray) -> None:
-        """Starts a new episode in environment n; `out` [*S] float64 takes its first observation. Raises as `reset`."""
+        """Starts a new episode in environment n; `out[n]` takes its first observation. Raises as `reset`."""
         try:
             observation, _ = self.envs[n].reset(seed=seed)
         except Exception as error:
             raise self._failed(n, error) from error
-        if np.shape(observation) != out.shape:
+        if np.shape(observation) != out.shape[1:]:
             raise UserError(
                 f"{self._name(n)}: reset() gave an observation of shape {np.shape(observation)}, "
-                f"but its observation_space has shape {out.shape}"
+                f"but its observation_space has shape {out.shape[1:]}"
             )
-        out[...] = observation
+        out[n] = observation
         self._forget_episode(n)
 
     def step(
@@ -216,7 +216,7 @@ class VectorStepper:
                 capturer.restore(capture)
             except CaptureError as error:
                 obstacles[n] = str(error)
-                self.reset_one(n, seeds[n], out[n])
+                self.reset_one(n, seeds[n], out)
                 continue
             out[n] = states.observations[n]
             self._lengths[n] = int(states.lengths[n])

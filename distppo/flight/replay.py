@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
-import sys
-import traceback
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +22,9 @@ from distppo.evaluation.restore import config_of, snapshot_of
 from distppo.flight.recorder import FAULTS_DIRECTORY, RECORD_ARRAYS, STATE_ARRAYS
 from distppo.types import EnvStates
 
+POLL_SECONDS = 0.1
+STARTUP_SECONDS = 600.0
+"""For imports and making the environments, before the first step."""
 Show = Callable[[str], None]
 
 
@@ -66,7 +68,7 @@ def replay(dump: Checkpoint, *, trusted: bool, last: int, timeout: float, show: 
         dump: from `load_dump`.
         trusted: whether modules that the record names may be imported.
         last: how many of the last steps are shown.
-        timeout: seconds after which a fragment that is collected again counts as hanging.
+        timeout: seconds that a step of a fragment that is collected again may take, before it counts as hanging.
         show: takes each line for people.
 
     Raises:
@@ -172,25 +174,28 @@ class WatchedStepper(VectorStepper):
 
     def step(self, t: int, *arguments: Any) -> Any:
         """Steps."""
-        self._position.value = t
+        if not self.broken:
+            self._position.value = t
         return super().step(t, *arguments)
 
 
 def _replay_fragment(dump: Checkpoint, timeout: float, show: Show) -> Replay:
     """Collects a fragment again in a process of its own, which may die of it."""
     context = multiprocessing.get_context("spawn")
-    position = context.Value("q", -1, lock=False)
+    position, said = context.Value("q", -1, lock=False), context.SimpleQueue()
     states = _states(dump)
     first, count = states.first_env, len(states.captures)
     show(f"collecting the fragment of environments {first} to {first + count - 1} again, in a process of its own")
-    process = context.Process(target=_recollect, args=(os.fspath(dump.path), position))
+    process = context.Process(target=_recollect, args=(os.fspath(dump.path), position, said))
     process.start()
-    process.join(timeout)
+    hangs = _wait_while_it_moves(process, position, timeout)
     step = int(position.value)
-    if process.is_alive():
+    if hangs:
         process.kill()
         process.join()
-        return Replay(True, step, f"it hangs: still at step {step} after {timeout:g} s (--timeout)")
+        return Replay(True, step, f"it hangs: at step {step} for {timeout:g} s (--timeout)")
+    if not said.empty():
+        return Replay(True, step, said.get())
     if process.exitcode == 0:
         return Replay(False, step, f"nothing: the fragment was collected, {step + 1} steps")
     code = process.exitcode or 0
@@ -198,8 +203,20 @@ def _replay_fragment(dump: Checkpoint, timeout: float, show: Show) -> Replay:
     return Replay(True, step, f"the process ended with {ended} at step {step} of the fragment")
 
 
-def _recollect(path: str, position: Any) -> None:
-    """The process that collects a fragment again; what an environment raises is printed and ends it with code 1."""
+def _wait_while_it_moves(process: Any, position: Any, timeout: float) -> bool:
+    """Returns False when the process has ended, True when it has been at the same timestep for too long."""
+    step, since = -1, time.monotonic()
+    while process.is_alive():
+        process.join(POLL_SECONDS)
+        if position.value != step:
+            step, since = position.value, time.monotonic()
+        if time.monotonic() - since > (STARTUP_SECONDS if step < 0 else timeout):
+            return True
+    return False
+
+
+def _recollect(path: str, position: Any, said: Any) -> None:
+    """The process that collects a fragment again; what an environment raises, it says."""
     dump = load_dump(path)
     config, states = config_of(dump), _states(dump)
     # What was mended then is to be seen now.
@@ -217,8 +234,4 @@ def _recollect(path: str, position: Any) -> None:
         )
         collector.collect(snapshot_of(dump), iteration)
     except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(1)
-    except Exception:
-        traceback.print_exc()
-        sys.exit(1)
+        said.put(str(error))

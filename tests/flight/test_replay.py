@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,16 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distppo.checkpoint.manifest import read_manifest
 from distppo.cli import main
 from distppo.collector import RolloutCollector
 from distppo.config import Config, load_config
-from distppo.envs import VectorStepper, make_env
-from distppo.errors import CheckpointError, EnvFaultError, UserError
+from distppo.envs import VectorStepper, make_env, part_of
+from distppo.errors import EnvFaultError, UserError
 from distppo.flight import FlightRecorder, load_dump, replay
 from distppo.flight import recorder as recorder_module
 from distppo.models.actor_critic import ActorCritic, initial_parameters
-from distppo.types import FaultEvent, Moments, PolicySnapshot, PolicySpec
+from distppo.types import FaultEvent, FlightRecord, Moments, PolicySnapshot, PolicySpec
 
 SMALL = {"rollout.num_envs": 2, "rollout.num_steps": 32, "ppo.mini_batch_size": 32, "network.hidden_sizes": [16]}
 
@@ -93,9 +91,6 @@ def test_a_mujoco_environment_is_put_back_into_the_middle_of_an_episode(tmp_path
     states = collector.receipt().states
     rollout = collector.collect(snapshot, 1)
     raw = collector._raw[:-1, 1]
-    from distppo.envs import part_of
-    from distppo.types import FlightRecord
-
     actions = np.clip(rollout.actions[:, 1], -1.0, 1.0)
     record = FlightRecord(1, 1, 31, part_of(states, 1, 1), None, raw[-8:].copy(), actions, "")
     path = dump_of(config, tmp_path, FaultEvent("env_error", "environment 1", "made up", "", record=record))
@@ -103,7 +98,10 @@ def test_a_mujoco_environment_is_put_back_into_the_middle_of_an_episode(tmp_path
     assert not result.happened and lines[-1] == "the last 8 observations are those of the record, to the bit"
 
 
-@pytest.mark.parametrize(("how", "said"), [("exit", "the process ended with exit code 3 at step 9"), ("raise", "exit code 1 at step 9")])
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("exit", "the process ended with exit code 3 at step 9 of the fragment"), ("raise", "RuntimeError: the wheel came off")],
+)
 def test_a_fragment_is_collected_again_in_a_process_that_may_die_of_it(how: str, said: str, tmp_path: Path) -> None:
     """What the driver writes when a worker has gone."""
     config = settings(how, 9)
@@ -111,7 +109,9 @@ def test_a_fragment_is_collected_again_in_a_process_that_may_die_of_it(how: str,
     states = collector_of(config).receipt().states
     fault = FaultEvent("worker_died", "rollout worker 0", "exit code 3", "replaced")
     path = recorder.record_fragment(fault, states, snapshot_of(config), 0)
-    assert path is not None and said in played(path)[0].text
+    assert path is not None
+    result, _ = played(path)
+    assert (result.happened, result.step) == (True, 9) and said in result.text
 
 
 def test_a_fragment_that_hangs_is_ended(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_a_fragment_that_hangs_is_ended(tmp_path: Path) -> None:
     path = FlightRecorder(tmp_path, config, make_env(config.env)[1]).record_fragment(
         FaultEvent("worker_hung", "rollout worker 0", "no answer", "replaced"), states, snapshot_of(config), 0
     )
-    assert path is not None and played(path, timeout=8.0)[0].text == "it hangs: still at step 0 after 8 s (--timeout)"
+    assert path is not None and played(path, timeout=1.0)[0].text == "it hangs: at step 0 for 1 s (--timeout)"
 
 
 def hanging(capture: Any) -> Any:
@@ -156,7 +156,7 @@ def test_a_disk_that_refuses_costs_the_record_alone(tmp_path: Path) -> None:
 def test_a_record_has_nothing_imported_unless_it_is_trusted(tmp_path: Path) -> None:
     """The module is the record's choice; opening the record alone loads no module."""
     path = dump_of(settings("raise", 9), tmp_path)
-    with pytest.raises(UserError, match="this record has code imported: probe_envs:Failing-v0.*--trust"):
+    with pytest.raises(UserError, match=r"this record has code imported: probe_envs:Failing-v0.*--trust"):
         played(path, trusted=False)
 
 
@@ -177,7 +177,7 @@ def test_a_damaged_record_is_named(spoil: Any, message: str, tmp_path: Path, cap
     assert err.startswith("error: ") and message in err and "Traceback" not in err
 
 
-def test_several_records_are_listed_and_a_checkpoint_is_told_from_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_records_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What to type instead is in the message."""
     config = settings("raise", 9)
     fault, recorder = failed(config), FlightRecorder(tmp_path, config, make_env(config.env)[1])
@@ -185,9 +185,6 @@ def test_several_records_are_listed_and_a_checkpoint_is_told_from_one(tmp_path: 
     assert main(["replay", str(tmp_path)]) == 2
     err = capsys.readouterr().err
     assert "has 2 flight records; name one:" in err and all(str(path) in err for path in paths)
-    state = load_dump(str(paths[0]))
-    assert dataclasses.asdict(config)["run"]["seed"] == state.state["config"]["run"]["seed"]
-    assert read_manifest(state.path).iteration == 0
 
 
 @pytest.mark.parametrize(
@@ -206,7 +203,6 @@ def test_a_record_that_somebody_has_made_up_is_an_error_and_nothing_else(change:
     change(dump.state)
     with pytest.raises(UserError, match=message):
         replay(dump, trusted=True, last=0, timeout=1.0, show=lambda line: None)
-    assert issubclass(CheckpointError, UserError)
 
 
 def test_what_a_record_says_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
