@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Self
 ROOT = Path(__file__).resolve().parents[1]
 POLL_SECONDS = 0.02
 MEBIBYTE = 2**20
-ROLES = {"ray::Worker": "worker", "ray::LearnerProcess": "learner", "raylet": "raylet", "gcs_server": "gcs"}
+ROLES = {"ray::Worker": "worker", "ray::Learner": "learner", "raylet": "raylet", "gcs_server": "gcs"}
 """How Ray's processes call themselves, and what they are called here; the rest of what Ray starts is `other`."""
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 

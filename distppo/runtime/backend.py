@@ -26,6 +26,10 @@ class WorkerFailed(UserError):
     """A worker could not do its part; the learner is as it was after the last update, and worth saving."""
 
 
+class NodeLeaving(Exception):
+    """A machine of the cluster is about to be taken away: now is the time to save, and then to wait again."""
+
+
 @contextmanager
 def worker_failures() -> Iterator[None]:
     """Turns a UserError of the block, which only workers work for, into WorkerFailed."""
@@ -68,7 +72,7 @@ class Backend(Protocol):
         """Orders an iteration's fragments and returns at once."""
 
     def wait(self, rollouts: list[Handle]) -> list[Receipt]:
-        """Returns the fragments' receipts, by worker, when all fragments are there."""
+        """Returns the fragments' receipts, by worker, when all fragments are there; raises NodeLeaving when it is time to save."""
 
     def update(self, rollouts: list[Handle]) -> tuple[Handle, UpdateReport]:
         """Learns from an iteration; returns the next snapshot and the report."""

@@ -17,7 +17,7 @@ from distppo.evaluation.evaluate import require_same_spaces
 from distppo.evaluation.restore import env_spec_of, learner_state_of, progress_of
 from distppo.files import write_atomic
 from distppo.flight import FlightRecorder
-from distppo.metrics import RunWriter, machine_info, write_summary
+from distppo.metrics import SUMMARY_FILE, RunWriter, machine_info, write_summary
 from distppo.runtime.address import Address, find_cluster
 from distppo.runtime.backend import Backend, LocalBackend, WorkerFailed
 from distppo.runtime.boundary import other_layout
@@ -94,7 +94,7 @@ def _nothing_left(checkpoint: Checkpoint, config: Config) -> TrainResult:
             f"{checkpoint.path} has {checkpoint.env_steps:,} env steps, its total is {config.run.total_timesteps:,}: "
             "nothing is left to do; raise --total-timesteps to train on"
         )
-    return TrainResult(directory, _summary(config, directory, Progress.from_state(progress_of(checkpoint)), {}), None)
+    return TrainResult(directory, _summary(config, directory, Progress.from_state(progress_of(checkpoint)), {}, FaultLog()), None)
 
 
 def _run(start: Start, directory: Path, env: EnvSpec, cluster: Address | None, live: bool | None, stop: StopSignal) -> TrainResult:
@@ -106,16 +106,16 @@ def _run(start: Start, directory: Path, env: EnvSpec, cluster: Address | None, l
         display.start(f"{config.env.id} -> {directory}", total=config.run.total_timesteps, initial=progress.env_steps)
         for note in start.notes:
             display.message(note)
-        write_atomic(directory / CONFIG_FILE, dump_config(config).encode())
-        store = CheckpointStore(directory, config.run.keep_checkpoints)
+        store = _opened(directory, config)
         parts = "the learner" if config.rollout.num_workers == 0 else "Ray, workers and learner"
         display.message(f"starting {parts} (longer the first time, when the learner's step is compiled)")
         began = time.perf_counter()
         faults, recorder = FaultLog(), FlightRecorder(directory, config, env)
+        resumed_from = progress.env_steps if start.continued else None
         with (
-            _processes(start, env, cluster, progress.iteration, stop) as backend,
+            _processes(start, env, cluster, progress.iteration, stop, faults) as backend,
             # Opened while the processes start: what TensorBoard's files need takes a second to import.
-            RunWriter(directory, resume_env_steps=progress.env_steps if start.continued else None) as writer,
+            RunWriter(directory, resume_env_steps=resumed_from, refused=lambda error: _metrics_refused(faults, directory, error)) as writer,
         ):
             writer.event("started", env_steps=progress.env_steps, machine=machine_info(), notes=start.notes)
             faults.listen(lambda news: _tell(news, progress, writer, display, recorder))
@@ -124,10 +124,30 @@ def _run(start: Start, directory: Path, env: EnvSpec, cluster: Address | None, l
             details["wall_seconds"] = time.perf_counter() - began
             finished = progress.env_steps >= config.run.total_timesteps
             number = None if finished else stop.number
-            summary = _summary(config, directory, progress, details)
-            write_summary(directory, summary)
+            summary = _summary(config, directory, progress, details, faults)
+            try:
+                write_summary(directory, summary)
+            except OSError as error:
+                display.message(f"warning: {directory / SUMMARY_FILE} could not be written: {error}")
             writer.event("finished" if finished else "interrupted", env_steps=progress.env_steps, signal=number)
     return TrainResult(directory, summary, number)
+
+
+def _opened(directory: Path, config: Config) -> CheckpointStore:
+    """Writes down the settings and opens the checkpoints.
+
+    Raises:
+        UserError: the disk refuses.
+    """
+    try:
+        write_atomic(directory / CONFIG_FILE, dump_config(config).encode())
+        return CheckpointStore(directory, config.run.keep_checkpoints)
+    except OSError as error:
+        raise UserError(f"run directory {directory}: {error.strerror or error}; free space, or choose another with --run-dir") from error
+
+
+def _metrics_refused(faults: FaultLog, directory: Path, error: OSError) -> None:
+    faults.record("metrics_failed", str(directory), error.strerror or str(error), "kept in memory until the disk takes them")
 
 
 def _tell(news: News, progress: Progress, writer: RunWriter, display: Display, recorder: FlightRecorder) -> None:
@@ -143,10 +163,12 @@ def _tell(news: News, progress: Progress, writer: RunWriter, display: Display, r
 
 
 @contextlib.contextmanager
-def _processes(start: Start, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal) -> Iterator[Backend | None]:
+def _processes(
+    start: Start, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal, faults: FaultLog
+) -> Iterator[Backend | None]:
     """Starts workers and learner, without waiting for them, and ends them on every path; yields None if asked to stop before."""
     try:
-        backend = _backend(start, env, cluster, first_iteration, stop)
+        backend = _backend(start, env, cluster, first_iteration, stop, faults)
     except StopRequested:
         backend = None
     try:
@@ -222,17 +244,26 @@ def _train(
     }
 
 
-def _backend(start: Start, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal) -> Backend:
+def _backend(start: Start, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal, faults: FaultLog) -> Backend:
     restored, states = learner_state_of(start.checkpoint) if start.checkpoint else None, start.boundary.states
     if start.config.rollout.num_workers == 0:
         return LocalBackend(start.config, env, first_iteration=first_iteration, restored=restored, states=states, stop=stop)
     # Here and not above: without workers Ray is not imported at all.
     from distppo.runtime.ray_backend import RayBackend
 
-    return RayBackend(start.config, env, first_iteration=first_iteration, restored=restored, states=states, address=cluster, stop=stop)
+    return RayBackend(
+        start.config,
+        env,
+        first_iteration=first_iteration,
+        restored=restored,
+        states=states,
+        address=cluster,
+        stop=stop,
+        faults=faults,
+    )
 
 
-def _summary(config: Config, directory: Path, progress: Progress, details: Mapping[str, Any]) -> dict[str, Any]:
+def _summary(config: Config, directory: Path, progress: Progress, details: Mapping[str, Any], faults: FaultLog) -> dict[str, Any]:
     has_episodes = len(progress.episodes) > 0
     best = best_checkpoint(directory)
     return {
@@ -245,6 +276,7 @@ def _summary(config: Config, directory: Path, progress: Progress, details: Mappi
         "episode_length_mean": progress.episodes.mean_length if has_episodes else None,
         "best_evaluation": progress.best_evaluation,
         "best_checkpoint": str(best.path) if best else None,
+        "faults": {name.removeprefix("faults/"): count for name, count in faults.counts.items()},
         **details,
         **machine_info(),
     }

@@ -15,7 +15,7 @@ from distppo.errors import UserError
 from distppo.evaluation.episodes import EpisodeResult
 from distppo.evaluation.restore import LEARNER_ARRAYS, checkpoint_state
 from distppo.metrics import EpisodeWindow, PhaseTimer, RunWriter
-from distppo.runtime.backend import Backend, Handle, WorkerFailed
+from distppo.runtime.backend import Backend, Handle, NodeLeaving, WorkerFailed
 from distppo.runtime.boundary import Boundary, stored
 from distppo.runtime.faults import FaultLog
 from distppo.runtime.processes import UpdateReport
@@ -66,7 +66,7 @@ class Trainer:
         writer: of metrics and events.
         display: for people.
         store: of checkpoints.
-        faults: where those that workers and learner tell of are counted.
+        faults: where those that the trainer notices, and that workers and learner tell of, are counted.
         boundary: where the first iteration begins.
         saved: whether the store holds `progress` already.
     """
@@ -94,13 +94,15 @@ class Trainer:
         self._started = self._reported = time.perf_counter()
         self._seconds_before, self._steps_before = progress.seconds, progress.env_steps
         self._saved_at = progress.iteration if saved else None
+        self._unsaved: OSError | None = None
+        self._failed_saves = 0
 
     def run(self) -> None:
         """Trains to total_timesteps, or until asked to stop. Either way the last finished iteration is checkpointed.
 
         Raises:
             WorkerFailed: a worker could not go on; the last finished iteration is checkpointed.
-            UserError: the learner could not go on; the checkpoints are as they were.
+            UserError: the learner could not go on, or checkpoints cannot be saved; the older ones are as they were.
         """
         try:
             self._loop()
@@ -111,6 +113,8 @@ class Trainer:
             raise
         else:
             self._save()
+            if self._unsaved is not None:
+                raise UserError(f"training has reached its end, but: {self._unsaved}") from self._unsaved
 
     def _loop(self) -> None:
         config, backend, progress, timer = self._config, self._backend, self.progress, self._timer
@@ -144,7 +148,13 @@ class Trainer:
             self._report(report, evaluation)
 
     def _wait(self, pending: list[Handle]) -> list[Receipt]:
-        receipts = self._backend.wait(pending)
+        while True:
+            try:
+                receipts = self._backend.wait(pending)
+            except NodeLeaving:
+                self._save()
+            else:
+                break
         for fault in (fault for receipt in receipts for fault in receipt.faults):
             self._faults.add(fault)
         return receipts
@@ -206,12 +216,22 @@ class Trainer:
             try:
                 path = self._store.save(iteration=progress.iteration, env_steps=progress.env_steps, arrays=groups, state=state, best=best)
             except OSError as error:
-                # The one before is intact, and a full disk now is no reason to lose the run.
-                self._writer.event("checkpoint_failed", env_steps=progress.env_steps, error=str(error))
-                self._display.message(f"warning: checkpoint not saved: {error}")
+                self._not_saved(error)
                 return
+        self._unsaved, self._failed_saves = None, 0
         self._saved_at = progress.iteration
         self._writer.event("checkpoint", env_steps=progress.env_steps, path=str(path), best=best)
+
+    def _not_saved(self, error: OSError) -> None:
+        """The checkpoint before is intact, and a full disk now is no reason to lose the run; one that stays full is."""
+        limit = self._config.fault.max_checkpoint_failures
+        self._unsaved, self._failed_saves = error, self._failed_saves + 1
+        done = f"training goes on; failure {self._failed_saves} in a row of {limit} that are put up with (fault.max_checkpoint_failures)"
+        if self._failed_saves > limit:
+            raise UserError(
+                f"{self._failed_saves} checkpoints in a row could not be saved (fault.max_checkpoint_failures {limit}): {error}"
+            )
+        self._faults.record("checkpoint_failed", str(self._store.directory), str(error), done)
 
     def _report(self, report: UpdateReport, evaluation: dict[str, float]) -> None:
         progress, workers, batch_size = self.progress, report.worker_seconds, self._config.batch_size
@@ -238,7 +258,6 @@ class Trainer:
             "dist/worker_seconds_max": max(workers),
             "dist/worker_fps": batch_size / math.fsum(workers),
             "dist/rollout_bytes": report.rollout_bytes,
-            "dist/restarts": 0,
             **self._faults.counts,
             **evaluation,
         }
