@@ -54,7 +54,7 @@ KEYS: dict[str, str] = {
     "dist/rollout_bytes": "Size of the iteration's rollouts, all workers together.",
     "dist/reward_scale": "Standard deviation of the discounted return, which the rewards are divided by.",
     "dist/obs_count": "Observations behind the normalizer's mean and std; equals time/total_timesteps.",
-    "faults/env_restarts": "Environments made anew because their code had raised. All of these count from the start of this process.",
+    "faults/env_restarts": "Environments made anew because their code had raised. Faults count from the start of this process.",
     "faults/nonfinite": "Environments made anew because they had given a number that is not finite.",
     "faults/skipped_updates": "Updates whose weights were dropped because a loss or gradient was not finite.",
     "faults/episodes_restarted": "Environments that had to start a new episode, because their state could not be carried over.",
