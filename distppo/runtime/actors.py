@@ -205,4 +205,4 @@ def end(actor: Any, pid: int | None = None) -> None:
 
 
 def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1].rpartition("Worker exit detail: ")[2]
+    return str(error).strip().splitlines()[-1].rpartition("Worker exit detail: ")[2].strip()

@@ -14,20 +14,23 @@ class Attempts:
 
     Attributes:
         failures: of any kind.
+        crashes: those among them in which a process died or hung while it was at it; not those of the network, or of a start.
         hangs: those among them that a deadline ended.
     """
 
     failures: int = 0
+    crashes: int = 0
     hangs: int = 0
 
-    def failed(self, *, hung: bool = False) -> None:
+    def failed(self, *, crashed: bool = False, hung: bool = False) -> None:
         """Counts one more."""
         self.failures += 1
+        self.crashes += crashed or hung
         self.hangs += hung
 
     def succeeded(self) -> None:
         """Forgets all of them."""
-        self.failures = self.hangs = 0
+        self.failures = self.crashes = self.hangs = 0
 
     def exhausted(self, limit: int) -> bool:
         """Whether more than `limit` attempts have failed."""
@@ -39,4 +42,9 @@ class Attempts:
 
     def needs_new_episodes(self, limit: int) -> bool:
         """Whether the same states and actions have failed often enough to be the reason: twice past a deadline, or half of the attempts."""
-        return self.hangs > 1 or self.failures > (limit + 1) // 2
+        return self.hangs > 1 or self.crashes > (limit + 1) // 2
+
+    @property
+    def contagious(self) -> bool:
+        """Whether another process had better not be given what this is about: it might end the same way."""
+        return self.crashes > 1

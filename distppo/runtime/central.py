@@ -27,6 +27,8 @@ SMALL_STATE = 16 * 2**20
 """Bytes of learner state up to which a copy is kept after every update."""
 LARGE_STATE_EVERY = 4
 """Updates between copies of a larger one."""
+CROWDED_SECONDS = 10.0
+"""For which a rebuilt learner waits for a free CPU, before a worker gives up its own."""
 
 
 class CentralLearner:
@@ -41,6 +43,7 @@ class CentralLearner:
         faults: told what happens.
         stop: where it has been asked for, nothing is rebuilt any more.
         advance: waits a moment for references, and lets the workers have what they need meanwhile.
+        make_room: has a worker give up its CPU.
 
     Attributes:
         host: its process.
@@ -60,9 +63,11 @@ class CentralLearner:
         faults: FaultLog,
         stop: StopSignal,
         advance: Callable[[Sequence[Any]], None],
+        make_room: Callable[[], None],
     ) -> None:
         self._arguments = (config, env)
-        self._cores, self._policy, self._faults, self._stop, self._advance = cores, config.fault, faults, stop, advance
+        self._cores, self._policy, self._faults, self._stop = cores, config.fault, faults, stop
+        self._advance, self._make_room = advance, make_room
         self._actor_class: Any = ray.remote(LearnerActor).options(
             num_cpus=cluster.LEARNER_CPUS, num_gpus=gpus, max_restarts=0, max_task_retries=0
         )
@@ -138,6 +143,7 @@ class CentralLearner:
 
     def _start(self) -> Host:
         actor = self._actor_class.remote(*self._arguments, self._kept, self._cores)
+        self._asked_for_room = False
         return Host(NAME, actor, actor.ready.remote(), time.monotonic())
 
     def _rebuild(self) -> None:
@@ -166,8 +172,24 @@ class CentralLearner:
     def _answer(self, reference: Any) -> Any:
         while not is_there(reference):
             self._advance([reference])
+            self._require_room()
         (value,) = values_of([reference])
         return value
+
+    def _require_room(self) -> None:
+        """Sees to it that a learner that is to start can: nothing goes on without it, and one worker can do another's work."""
+        self.welcome()
+        waited = time.monotonic() - self.host.since
+        if self.host.ready or waited < CROWDED_SECONDS or ray.available_resources().get("CPU", 0.0) >= cluster.LEARNER_CPUS:
+            return
+        if waited > self._policy.startup_timeout:
+            needed = cluster.resources_text({"CPU": cluster.LEARNER_CPUS})
+            raise ResourceError(
+                f"{NAME} could not be started again within {self._policy.startup_timeout:g} s (fault.startup_timeout). {needed}"
+            )
+        if not self._asked_for_room:
+            self._asked_for_room = True
+            self._make_room()
 
     def _mend(self, error: Gone | Unreachable) -> None:
         """Rebuilds a learner that is gone, waits for one that does not answer."""

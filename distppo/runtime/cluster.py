@@ -44,6 +44,8 @@ def connect(config: Config, env: EnvSpec, address: Address | None, stop: StopSig
     finally:
         stop.catch()
     stop.check()
+    # Ray prints what happens to nodes, with pages of their logs. We tell it with what was done about it; the logs stay where they are.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
 
 
 def choose_workers(config: Config) -> int:

@@ -123,6 +123,19 @@ class WorkerPool:
             self._start(seat)
         return len(moving)
 
+    def make_room(self) -> None:
+        """Ends a process, for the learner to have its CPU, if another is there that can do its work."""
+        ready = [seat for seat in self.seats if seat.ready]
+        if len(ready) < 2:
+            return
+        seat = ready[-1]
+        assert seat.host is not None
+        host, seat.host = seat.host, None
+        seat.next_start = time.monotonic() + TAKEOVER_SECONDS
+        self._faults.record("worker_away", host.name, "the learner needs a CPU", "its process was ended; others do its work")
+        end(host.actor)
+        self._take_back(host)
+
     def close(self) -> None:
         """Kills every process."""
         for host in [*self._leaving, *(seat.host for seat in self.seats if seat.host is not None)]:
@@ -156,8 +169,7 @@ class WorkerPool:
     def _host_for(self, seat: Seat, now: float) -> Host | None:
         if seat.ready:
             return seat.host
-        # What has failed here twice would take the next process down with it.
-        if seat.host is None or now - seat.host.since < TAKEOVER_SECONDS or seat.attempts.failures > 1:
+        if seat.attempts.contagious or now - (seat.host.since if seat.host else seat.next_start) < TAKEOVER_SECONDS:
             return None
         busy = [order.host for order in self._orders]
         idle = next((other.host for other in self.seats if other.ready and other.host not in busy), None)
@@ -252,15 +264,19 @@ class WorkerPool:
         work = [order for order in self._orders if order.host is host]
         seats = [seat for seat in self.seats if seat.host is host or any(order.seat is seat for order in work)]
         for seat in seats:
-            seat.attempts.failed(hung=hung)
+            seat.attempts.failed(crashed=any(order.seat is seat for order in work), hung=hung)
             seat.failed_at = seat.failed_at or time.monotonic()
             if seat.host is host:
                 self._replace(seat, host, why, hung=hung)
-        for order in work:
-            order.host = None
-            if order.seat.standpoint.iteration == order.iteration:
-                order.standpoint = order.seat.standpoint
+        self._take_back(host)
         self._leaving = [each for each in self._leaving if each is not host]
+
+    def _take_back(self, host: Host) -> None:
+        for order in self._orders:
+            if order.host is host:
+                order.host = None
+                if order.seat.standpoint.iteration == order.iteration:
+                    order.standpoint = order.seat.standpoint
 
     def _replace(self, seat: Seat, host: Host, why: str, *, hung: bool) -> None:
         limit, attempts, seat.host = self._policy.max_worker_restarts, seat.attempts, None

@@ -76,7 +76,15 @@ class RayBackend:
             shares = [Share(number, *envs) for number, envs in enumerate(share_envs(config.rollout.num_envs, self.num_workers))]
             standpoints = [Standpoint(first_iteration, part_of(states, share.first_env, share.num_envs)) for share in shares]
             self._learner = CentralLearner(
-                config, env, restored, cores=cores, gpus=self._needed["GPU"], faults=faults, stop=stop, advance=self._advance
+                config,
+                env,
+                restored,
+                cores=cores,
+                gpus=self._needed["GPU"],
+                faults=faults,
+                stop=stop,
+                advance=self._advance,
+                make_room=self._make_room,
             )
             self._actors.append(self._learner)
             self._pool = WorkerPool(config, env, shares, standpoints, faults, stop)
@@ -173,6 +181,9 @@ class RayBackend:
 
     def _advance(self, also: Sequence[Any]) -> None:
         self._pool.advance(also)
+
+    def _make_room(self) -> None:
+        self._pool.make_room()
 
     def _answers(self, orders: Sequence[Order], *, stoppable: bool = False, may_save: bool = False) -> list[Any]:
         """Returns the answers in order; raises the first failure without waiting for the others."""

@@ -44,6 +44,8 @@ class RunDirectory:
         except UserError:
             self._lock.close()
             raise
+        except OSError as error:
+            raise _cannot_be_made(path, error) from error
 
     def _take(self, continued: bool) -> None:
         try:

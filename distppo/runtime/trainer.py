@@ -94,7 +94,7 @@ class Trainer:
         self._started = self._reported = time.perf_counter()
         self._seconds_before, self._steps_before = progress.seconds, progress.env_steps
         self._saved_at = progress.iteration if saved else None
-        self._unsaved: OSError | None = None
+        self._unsaved: str | None = None
         self._failed_saves = 0
 
     def run(self) -> None:
@@ -114,7 +114,7 @@ class Trainer:
         else:
             self._save()
             if self._unsaved is not None:
-                raise UserError(f"training has reached its end, but: {self._unsaved}") from self._unsaved
+                raise UserError(f"training has reached its end, but: {self._unsaved}")
 
     def _loop(self) -> None:
         config, backend, progress, timer = self._config, self._backend, self.progress, self._timer
@@ -123,8 +123,7 @@ class Trainer:
         collecting = snapshot if self._collecting is None else self._collecting
         pending = backend.collect(collecting, progress.iteration) if self._unfinished() else []
         while self._unfinished():
-            with timer.phase("collect"):
-                receipts = self._wait(pending)
+            receipts = self._wait(pending)
             arrived, pending = pending, []
             more = progress.env_steps + config.batch_size < config.run.total_timesteps
             if overlap and more:
@@ -150,11 +149,11 @@ class Trainer:
     def _wait(self, pending: list[Handle]) -> list[Receipt]:
         while True:
             try:
-                receipts = self._backend.wait(pending)
+                with self._timer.phase("collect"):
+                    receipts = self._backend.wait(pending)
+                break
             except NodeLeaving:
                 self._save()
-            else:
-                break
         for fault in (fault for receipt in receipts for fault in receipt.faults):
             self._faults.add(fault)
         return receipts
@@ -224,14 +223,12 @@ class Trainer:
 
     def _not_saved(self, error: OSError) -> None:
         """The checkpoint before is intact, and a full disk now is no reason to lose the run; one that stays full is."""
-        limit = self._config.fault.max_checkpoint_failures
-        self._unsaved, self._failed_saves = error, self._failed_saves + 1
-        done = f"training goes on; failure {self._failed_saves} in a row of {limit} that are put up with (fault.max_checkpoint_failures)"
+        limit, why = self._config.fault.max_checkpoint_failures, error.strerror or str(error)
+        self._unsaved, self._failed_saves = why, self._failed_saves + 1
         if self._failed_saves > limit:
-            raise UserError(
-                f"{self._failed_saves} checkpoints in a row could not be saved (fault.max_checkpoint_failures {limit}): {error}"
-            )
-        self._faults.record("checkpoint_failed", str(self._store.directory), str(error), done)
+            raise UserError(f"{self._failed_saves} checkpoints in a row could not be saved (fault.max_checkpoint_failures {limit}): {why}")
+        done = f"the one before is kept; failure {self._failed_saves} in a row, {limit} are put up with (fault.max_checkpoint_failures)"
+        self._faults.record("checkpoint_failed", str(self._store.directory), why, done)
 
     def _report(self, report: UpdateReport, evaluation: dict[str, float]) -> None:
         progress, workers, batch_size = self.progress, report.worker_seconds, self._config.batch_size

@@ -17,7 +17,6 @@ from runtime.running import ROOT, SMALL, Run, command, environment, processes_of
 from distppo.config import dump_config, load_config
 from distppo.runtime.train import train
 
-
 RECOVERIES = pytest.StashKey[list[str]]()
 
 

@@ -9,7 +9,7 @@ from distppo.runtime.deadline import PATIENCE, SHORTEST, UNMEASURED, Deadline
 def after(failures: int, hangs: int = 0) -> Attempts:
     attempts = Attempts()
     for number in range(failures):
-        attempts.failed(hung=number < hangs)
+        attempts.failed(crashed=True, hung=number < hangs)
     return attempts
 
 
@@ -36,6 +36,15 @@ def test_new_episodes_start_from_the_second_hang_or_half_of_the_failures() -> No
     """Until then what is collected is what would have been."""
     assert [after(failures).needs_new_episodes(6) for failures in range(1, 7)] == [False, False, False, True, True, True]
     assert [after(hangs, hangs).needs_new_episodes(6) for hangs in (1, 2)] == [False, True]
+
+
+def test_what_the_network_did_is_not_held_against_the_work() -> None:
+    """Calls without an answer and starts that failed count towards the limit alone."""
+    attempts = Attempts()
+    for _ in range(6):
+        attempts.failed()
+    assert not attempts.needs_new_episodes(6) and not attempts.contagious and attempts.exhausted(5)
+    assert not after(1).contagious and after(2).contagious
 
 
 def test_a_deadline_is_a_multiple_of_the_slowest_pace() -> None:

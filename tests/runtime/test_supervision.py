@@ -128,7 +128,12 @@ def test_both_workers_and_the_learner_killed_at_once_change_nothing(
 @pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize("when", ["updating", "idle"])
 def test_a_killed_learner_changes_nothing(
-    when: str, every: int, small: Callable[..., Run], undisturbed: Callable[..., Run], at: Callable[..., None], recovery: Callable[..., None]
+    when: str,
+    every: int,
+    small: Callable[..., Run],
+    undisturbed: Callable[..., Run],
+    at: Callable[..., None],
+    recovery: Callable[..., None],
 ) -> None:
     """Row 8: rebuilt from its last state; what came after is learned again from the same rollouts."""
     settings = TWO | {"ppo.epochs": 100}
