@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from distppo.metrics import FAULT_METRICS
-from distppo.types import FaultEvent
+from distppo.types import EnvStates, FaultEvent, PolicySnapshot
 
 
 class Recovery(NamedTuple):
@@ -21,7 +21,23 @@ class Recovery(NamedTuple):
     seconds: float
 
 
-News = FaultEvent | Recovery
+class Crash(NamedTuple):
+    """A process that did not come back from a fragment, and all that is needed to collect that again.
+
+    Attributes:
+        fault: what happened.
+        states: of the worker's environments before the fragment.
+        snapshot: it was being collected with.
+        iteration: it was being collected for.
+    """
+
+    fault: FaultEvent
+    states: EnvStates
+    snapshot: PolicySnapshot
+    iteration: int
+
+
+News = FaultEvent | Crash | Recovery
 
 
 class FaultLog:
@@ -56,6 +72,11 @@ class FaultLog:
         """Counts and tells a fault that somebody else has noticed."""
         self.counts[FAULT_METRICS[fault.kind]] += fault.times
         self._pass_on(fault)
+
+    def crashed(self, crash: Crash) -> None:
+        """Counts and tells the end of a process in the middle of a fragment."""
+        self.counts[FAULT_METRICS[crash.fault.kind]] += 1
+        self._pass_on(crash)
 
     def recovered(self, where: str, seconds: float) -> None:
         """Tells that what had failed at `where` has been done after all."""

@@ -6,6 +6,7 @@ every fragment. So any process can collect any fragment, at any time and as ofte
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -15,12 +16,12 @@ import ray
 from distppo.config import Config
 from distppo.errors import ResourceError, UserError
 from distppo.runtime import cluster, nodes
-from distppo.runtime.actors import Gone, Share, Standpoint, Unreachable, WorkerActor, end, is_there, values_of
+from distppo.runtime.actors import Gone, Lost, Share, Standpoint, Unreachable, WorkerActor, end, is_there, values_of
 from distppo.runtime.deadline import Deadline
-from distppo.runtime.faults import FaultLog
+from distppo.runtime.faults import Crash, FaultLog
 from distppo.runtime.orders import Host, Order, Seat
 from distppo.runtime.signals import StopRequested, StopSignal
-from distppo.types import EnvSpec
+from distppo.types import EnvSpec, FaultEvent
 
 POLL_SECONDS = 0.2
 """How often a wait looks around."""
@@ -267,7 +268,7 @@ class WorkerPool:
             seat.attempts.failed(crashed=any(order.seat is seat for order in work), hung=hung)
             seat.failed_at = seat.failed_at or time.monotonic()
             if seat.host is host:
-                self._replace(seat, host, why, hung=hung)
+                self._replace(seat, host, next((order for order in work if order.seat is seat), None), why, hung=hung)
         self._take_back(host)
         self._leaving = [each for each in self._leaving if each is not host]
 
@@ -278,7 +279,7 @@ class WorkerPool:
                 if order.seat.standpoint.iteration == order.iteration:
                     order.standpoint = order.seat.standpoint
 
-    def _replace(self, seat: Seat, host: Host, why: str, *, hung: bool) -> None:
+    def _replace(self, seat: Seat, host: Host, work: Order | None, why: str, *, hung: bool) -> None:
         limit, attempts, seat.host = self._policy.max_worker_restarts, seat.attempts, None
         if self._stop.requested():  # a signal to the whole process group ends actors too
             self._give_up(seat, StopRequested())
@@ -293,8 +294,18 @@ class WorkerPool:
         if attempts.needs_new_episodes(limit):
             seat.standpoint = Standpoint(seat.standpoint.iteration, None, attempts.failures)
             done += ", with new episodes in its environments"
-        self._faults.record("worker_hung" if hung else "worker_died", host.name, why, done)
+        self._tell(FaultEvent("worker_hung" if hung else "worker_died", host.name, why, done), work)
         self._start_due()
+
+    def _tell(self, fault: FaultEvent, work: Order | None) -> None:
+        """Tells of a process that ended; where it was at a fragment, with what it takes to collect that again."""
+        states = None if work is None or work.episodes is not None else work.standpoint.states
+        if work is not None and states is not None and all(capture.obstacle is None for capture in states.captures):
+            with contextlib.suppress(Gone, Lost):
+                (snapshot,) = values_of([work.snapshot])
+                self._faults.crashed(Crash(fault, states, snapshot, work.iteration))
+                return
+        self._faults.add(fault)
 
     def _give_up(self, seat: Seat, error: Exception) -> None:
         seat.error = error

@@ -21,7 +21,7 @@ from distppo.metrics import SUMMARY_FILE, RunWriter, machine_info, write_summary
 from distppo.runtime.address import Address, find_cluster
 from distppo.runtime.backend import Backend, LocalBackend, WorkerFailed
 from distppo.runtime.boundary import other_layout
-from distppo.runtime.faults import FaultLog, News, Recovery
+from distppo.runtime.faults import Crash, FaultLog, News, Recovery
 from distppo.runtime.run_directory import CONFIG_FILE, RunDirectory, new_run_directory
 from distppo.runtime.signals import StopRequested, StopSignal
 from distppo.runtime.start import Start, fresh, read_settings, resumed
@@ -156,10 +156,11 @@ def _tell(news: News, progress: Progress, writer: RunWriter, display: Display, r
         writer.event("recovered", env_steps=progress.env_steps, where=news.where, seconds=news.seconds)
         display.message(f"recovered: {news.where}, after {news.seconds:.1f} s")
         return
-    dump = recorder.record_environment(news)
-    told = {"what": news.kind, "where": news.where, "why": news.why, "done": news.done, "count": news.times}
+    fault = news.fault if isinstance(news, Crash) else news
+    dump = recorder.record_fragment(*news) if isinstance(news, Crash) else recorder.record_environment(fault)
+    told = {"what": fault.kind, "where": fault.where, "why": fault.why, "done": fault.done, "count": fault.times}
     writer.event("fault", env_steps=progress.env_steps, **told, dump=None if dump is None else str(dump))
-    display.message(f"fault: {news.kind.replace('_', ' ')}: {news.where}: {news.why}\n  {news.done}")
+    display.message(f"fault: {fault.kind.replace('_', ' ')}: {fault.where}: {fault.why}\n  {fault.done}")
 
 
 @contextlib.contextmanager

@@ -106,6 +106,7 @@ def test_a_killed_worker_changes_nothing(
     assert run.faults == ["worker_died"] and run.summary["faults"]["worker_restarts"] == run.rows[-1]["faults/worker_restarts"] == 1
     (fault,) = [event for event in run.events if event["event"] == "fault"]
     assert fault["where"] == "rollout worker 0 (environments 0 to 1)" and fault["done"] == "replaced" and fault["why"]
+    assert (fault["dump"] is not None) == (when == "collecting"), "what the process was at can be replayed"
     recovery(run.directory)
 
 
