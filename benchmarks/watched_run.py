@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Self
 
 ROOT = Path(__file__).resolve().parents[1]
 POLL_SECONDS = 0.02
+INTERRUPTED = 130
 MEBIBYTE = 2**20
 ROLES = {"ray::Worker": "worker", "ray::Learner": "learner", "raylet": "raylet", "gcs_server": "gcs"}
 """How Ray's processes call themselves, and what they are called here; the rest of what Ray starts is `other`."""
@@ -79,15 +80,16 @@ class WatchedRun:
     Args:
         flags: of `launch.py train`.
         environment: variables added to this process's own.
+        directory: of the run; None: a temporary one.
 
     Attributes:
         directory: of the run.
         command: as it was started.
     """
 
-    def __init__(self, flags: list[str], environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, flags: list[str], environment: Mapping[str, str] | None = None, directory: Path | None = None) -> None:
         self._temporary = Path(tempfile.mkdtemp(prefix="distppo-benchmark-"))
-        self.directory = self._temporary / "run"
+        self.directory = directory or self._temporary / "run"
         self.command = [sys.executable, "launch.py", "train", *flags, "--run-dir", str(self.directory), "--no-progress"]
         with open(self._temporary / "output", "wb") as output:
             self._started = _now()
@@ -114,7 +116,7 @@ class WatchedRun:
             if ended:
                 break
             time.sleep(POLL_SECONDS)
-        if self._process.returncode != 0:
+        if self._process.returncode not in (0, INTERRUPTED):
             tail = (self._temporary / "output").read_text(errors="replace").splitlines()[-5:]
             raise RunFailed(f"exit code {self._process.returncode}: " + " | ".join(tail))
 
@@ -130,6 +132,21 @@ class WatchedRun:
         for process in found:  # grows while it is walked
             found += [Process(pid, _role(pid), started[pid]) for pid in children.get(process.pid, [])]
         return found
+
+    def left(self, patience: float = 10.0) -> list[str]:
+        """Returns what of the run's session is alive after it has ended, as `role pid`; whatever ends within `patience` seconds is not."""
+        deadline = time.monotonic() + patience
+        while True:
+            pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+            stats = [(pid, stat) for pid in pids if (stat := _stat(pid))]
+            alive = [f"{_role(pid)} {pid}" for pid, stat in stats if int(stat[3]) == self._process.pid and stat[0] != "Z"]
+            if not alive or time.monotonic() > deadline:
+                return alive
+            time.sleep(POLL_SECONDS)
+
+    def interrupt(self) -> None:
+        """Asks the run to save and end, as Ctrl-C does."""
+        self._process.send_signal(signal.SIGINT)
 
     def seconds_to(self, name: str) -> float:
         """Returns the seconds from the start of the command until a file of the run directory was last written."""
