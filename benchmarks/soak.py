@@ -4,8 +4,8 @@
     .venv/bin/python benchmarks/soak.py --iterations 100      a quick look
 
 The memory of every process is looked at once an iteration: of driver, learner and workers what is resident and theirs alone, of the raylet,
-which holds the object store, all that is resident. After a warm-up the median of the last tenth is compared with that of the first. The exit
-code is 1 if one of these grew by more than 5 percent, or if a process is left in the end. Writes results/soak.json and prints the table.
+which holds the object store, all that is resident. After a warm-up the median of the last tenth is compared with that of the first. The
+exit code is 1 if one of these grew by more than 5 percent, or if a process is left. Writes results/soak.json and prints the table.
 """
 
 from __future__ import annotations

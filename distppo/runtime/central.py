@@ -84,18 +84,19 @@ class CentralLearner:
         return self.host.ready
 
     def welcome(self) -> None:
-        """Takes in its process, if it has become ready.
+        """Takes in its process, if it has become ready, and mends it, if it could not.
 
         Raises:
             UserError: it cannot be made.
         """
-        if self.host.ready or not is_there(self.host.arrival):
-            return
         try:
-            (self.host.presence,) = values_of([self.host.arrival])
+            self._look()
         except (Gone, Unreachable) as error:
             self._mend(error)
-        else:
+
+    def _look(self) -> None:
+        if not self.host.ready and is_there(self.host.arrival):
+            (self.host.presence,) = values_of([self.host.arrival])
             self.step_name = self.host.presence.answer
 
     def snapshot(self) -> Any:
@@ -164,7 +165,6 @@ class CentralLearner:
                 failed_at = failed_at or time.monotonic()
                 self._mend(error)
             else:
-                self.welcome()
                 if failed_at is not None:
                     self._faults.recovered(NAME, time.monotonic() - failed_at)
                 return promised, value
@@ -178,7 +178,8 @@ class CentralLearner:
 
     def _require_room(self) -> None:
         """Sees to it that a learner that is to start can: nothing goes on without it, and one worker can do another's work."""
-        self.welcome()
+        with contextlib.suppress(Gone, Unreachable):  # the answer that is waited for will say so too
+            self._look()
         waited = time.monotonic() - self.host.since
         if self.host.ready or waited < CROWDED_SECONDS or ray.available_resources().get("CPU", 0.0) >= cluster.LEARNER_CPUS:
             return
@@ -209,6 +210,8 @@ class CentralLearner:
         self._pause(pause)
         if gone:
             self._rebuild()
+        elif not self.host.ready:
+            self.host.arrival = self.host.actor.ready.remote()
 
     def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds

@@ -12,6 +12,7 @@ import ray
 
 from distppo.config import Config
 from distppo.errors import ResourceError
+from distppo.models.layout import layout_size, mlp_layout
 from distppo.runtime.address import Address
 from distppo.runtime.cores import available_cores
 from distppo.runtime.signals import StopSignal
@@ -22,6 +23,9 @@ LEARNER_CPUS = 1
 STORE_BYTES = 256 * 2**20
 ROLLOUTS_IN_STORE = 6
 """Iterations of data that the object store of a local cluster has room for (two are alive at a time; the rest is slack)."""
+
+VECTORS_IN_STORE = 8
+"""Copies of the parameters there: snapshots, and the learner's states with Adam's moments, two of each."""
 
 
 def connect(config: Config, env: EnvSpec, address: Address | None, stop: StopSignal) -> None:
@@ -111,4 +115,5 @@ def _start_local(config: Config, env: EnvSpec) -> None:
 
 def _store_bytes(config: Config, env: EnvSpec) -> int:
     sample = 4 * (env.observation_size + env.action_size + 4)
-    return STORE_BYTES + ROLLOUTS_IN_STORE * math.ceil(sample * config.batch_size)
+    vectors = VECTORS_IN_STORE * 4 * layout_size(mlp_layout(env, config.network))
+    return STORE_BYTES + ROLLOUTS_IN_STORE * math.ceil(sample * config.batch_size) + vectors

@@ -196,8 +196,11 @@ class WorkerPool:
                 continue
             try:
                 (presence,) = values_of([host.arrival])
-            except (Gone, Unreachable) as error:
+            except Gone as error:
                 self._died(host, str(error))
+                continue
+            except Unreachable as error:
+                self._ask_again(seat, host, str(error))
                 continue
             except UserError as error:
                 self._give_up(seat, error)
@@ -208,6 +211,14 @@ class WorkerPool:
             for other in self.seats:
                 if other is not seat and other.host is not None and other.host.reached.pop(seat.share.number, None) is not None:
                     other.host.actor.release.remote(seat.share)
+
+    def _ask_again(self, seat: Seat, host: Host, why: str) -> None:
+        seat.attempts.failed()
+        if seat.attempts.exhausted(self._policy.max_worker_restarts):
+            self._died(host, why)
+            return
+        self._faults.record("worker_unreachable", host.name, why, "asked again")
+        host.arrival = host.actor.ready.remote(seat.share, seat.standpoint)
 
     def _take_answers(self) -> None:
         handed = [order for order in self._orders if order.host is not None]

@@ -113,6 +113,27 @@ def test_a_lost_node_costs_time_and_nothing_else(
     assert equal(parameters(run), reference())
 
 
+def test_connections_that_break_are_made_again_and_nothing_is_replaced(
+    launch: Callable[..., Any],
+    slowed: tuple[str, ...],
+    reference: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    recovery: Callable[..., None],
+) -> None:
+    """Row 16: Ray loses calls to actors, and answers of theirs. Nobody knows whether they were done; the result is the same."""
+    expected = reference()
+    lossy = {"CoreWorkerService.grpc_client.PushTask": {"num_failures": 6, "req_failure_prob": 15, "resp_failure_prob": 15}}
+    monkeypatch.setenv("RAY_testing_rpc_failure", json.dumps(lossy))
+    done = launch("train", *slowed, "--run-dir", "run")
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "run"
+    kinds = {event["what"] for event in read_events(run) if event["event"] == "fault"}
+    assert kinds and kinds <= {"worker_unreachable", "learner_unreachable"}
+    recovery(run)
+    assert equal(parameters(run), expected)
+
+
 def test_a_draining_node_gets_no_new_work_and_a_checkpoint_is_saved(
     nodes: Nodes,
     started: Callable[..., Any],
