@@ -12,6 +12,7 @@ from types import TracebackType
 from distppo.checkpoint import list_checkpoints
 from distppo.config import Config
 from distppo.errors import UserError
+from distppo.files import without_links
 from distppo.metrics import METRICS_FILE, read_metrics
 
 RUNS_ROOT = Path("runs")
@@ -27,7 +28,8 @@ class RunDirectory:
         continued: whether the folder's own run goes on; else it must not hold one.
 
     Raises:
-        UserError: the path cannot be a folder, another process trains in it, or it holds a run that is not being continued.
+        UserError: the path cannot be a folder, another process trains in it, it holds a run that is not being
+            continued, or links that lead out of it.
     """
 
     def __init__(self, path: Path, *, continued: bool) -> None:
@@ -36,7 +38,8 @@ class RunDirectory:
             path.mkdir(parents=True, exist_ok=True)
             if not continued:
                 self._require_no_foreign_config()
-            self._lock = open(path / LOCK_NAME, "a+")  # noqa: SIM115 - open for as long as the run is
+            self._require_no_links()
+            self._lock = open(path / LOCK_NAME, "a+", opener=without_links)  # noqa: SIM115 - open for as long as the run is
         except OSError as error:
             raise _cannot_be_made(path, error) from error
         try:
@@ -77,6 +80,16 @@ class RunDirectory:
                 "choose another with --run-dir"
             )
 
+    def _require_no_links(self) -> None:
+        """Raises UserError if something in the folder would let a run write elsewhere, or wait for the other end of a pipe."""
+        for entry in os.scandir(self.path):
+            if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
+                kind = "a link" if entry.is_symlink() else "neither a file nor a folder"
+                raise UserError(
+                    f"run directory {self.path}: {entry.name} in it is {kind}; a run writes into its own folder alone. "
+                    "Remove it, or choose another folder with --run-dir"
+                )
+
     def __enter__(self) -> RunDirectory:
         return self
 
@@ -88,7 +101,7 @@ class RunDirectory:
 def find_begun_run(reference: str) -> Path | None:
     """Returns the run directory that `reference` names if its run ended before the first checkpoint, else None."""
     for path in (Path(reference), RUNS_ROOT / reference):
-        if (path / CONFIG_FILE).is_file() and (path / LOCK_NAME).is_file():
+        if os.path.isfile(path / CONFIG_FILE) and os.path.isfile(path / LOCK_NAME):
             return None if any((path / "checkpoints").glob("ckpt_*")) else path
     return None
 
