@@ -116,6 +116,8 @@ def scan_run(run_directory: Path) -> tuple[list[CheckpointInfo], list[str]]:
     """Checkpoints with a sound manifest, oldest save first, and what is wrong with the others."""
     directory = Path(run_directory) / CHECKPOINTS
     found, problems = [], []
+    if directory.is_symlink():
+        return [], [f"{directory}: a link, which a run never holds. Name a checkpoint where it really lies"]
     for name in sorted(_names(directory)):
         path = directory / name
         try:

@@ -10,7 +10,7 @@ import numpy as np
 
 from distppo.checkpoint import Checkpoint
 from distppo.config import Config, config_from_dict, config_to_dict
-from distppo.config.suggest import printable, shortened
+from distppo.config.suggest import shortened
 from distppo.errors import CheckpointError
 from distppo.models.layout import mlp_layout
 from distppo.types import EnvSpec, Moments, PolicySnapshot, PolicySpec
@@ -41,7 +41,7 @@ def env_spec_of(checkpoint: Checkpoint) -> EnvSpec:
     fields = _section(checkpoint, "env_spec")
     try:
         spec = EnvSpec(
-            id=printable(fields["id"]),
+            id=_text(fields["id"]),
             observation_shape=_shape(fields["observation_shape"]),
             action_shape=_shape(fields["action_shape"]),
             action_low=_bounds(fields["action_low"], -math.inf),
@@ -126,6 +126,12 @@ def _shape(values: Any) -> tuple[int, ...]:
     if len(shape) > _MOST_DIMENSIONS or math.prod(shape) > _MOST_NUMBERS:
         raise ValueError(f"a shape of {len(shape)} dimensions and more than {_MOST_NUMBERS:,} numbers")
     return shape
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        raise ValueError(f"{shortened(repr(value))} is not printable text")
+    return value
 
 
 def _count(value: Any) -> int:

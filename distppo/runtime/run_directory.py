@@ -10,14 +10,18 @@ from pathlib import Path
 from types import TracebackType
 
 from distppo.checkpoint import list_checkpoints
+from distppo.checkpoint.reader import CHECKPOINTS
 from distppo.config import Config
 from distppo.errors import UserError
 from distppo.files import without_links
 from distppo.metrics import METRICS_FILE, read_metrics
+from distppo.metrics.writer import CSV_FILE, SUMMARY_FILE, TENSORBOARD_DIRECTORY
 
 RUNS_ROOT = Path("runs")
 LOCK_NAME = ".lock"
 CONFIG_FILE = "config.yaml"
+FILES = {LOCK_NAME, CONFIG_FILE, METRICS_FILE, CSV_FILE, SUMMARY_FILE}
+FOLDERS = {CHECKPOINTS, TENSORBOARD_DIRECTORY}
 
 
 class RunDirectory:
@@ -38,7 +42,7 @@ class RunDirectory:
             path.mkdir(parents=True, exist_ok=True)
             if not continued:
                 self._require_no_foreign_config()
-            self._require_no_links()
+            self._require_own_files()
             self._lock = open(path / LOCK_NAME, "a+", opener=without_links)  # noqa: SIM115 - open for as long as the run is
         except OSError as error:
             raise _cannot_be_made(path, error) from error
@@ -80,15 +84,21 @@ class RunDirectory:
                 "choose another with --run-dir"
             )
 
-    def _require_no_links(self) -> None:
-        """Raises UserError if something in the folder would let a run write elsewhere, or wait for the other end of a pipe."""
+    def _require_own_files(self) -> None:
+        """Raises UserError if something in the folder would let a run write elsewhere, wait for the end of a pipe, or fail later."""
         for entry in os.scandir(self.path):
-            if entry.is_symlink() or not (entry.is_file() or entry.is_dir()):
-                kind = "a link" if entry.is_symlink() else "neither a file nor a folder"
-                raise UserError(
-                    f"run directory {self.path}: {entry.name} in it is {kind}; a run writes into its own folder alone. "
-                    "Remove it, or choose another folder with --run-dir"
-                )
+            if entry.is_symlink():
+                kind = "a link"
+            elif not (entry.is_file() or entry.is_dir()):
+                kind = "neither a file nor a folder"
+            elif entry.name in (FOLDERS if entry.is_file() else FILES):
+                kind = "a file" if entry.is_file() else "a folder"
+            else:
+                continue
+            raise UserError(
+                f"run directory {self.path}: {entry.name} in it is {kind}; a run has files and folders of its own there, and writes "
+                "nowhere else. Remove it, or choose another folder with --run-dir"
+            )
 
     def __enter__(self) -> RunDirectory:
         return self

@@ -103,7 +103,7 @@ def test_nothing_is_written_through_a_link_in_a_run_folder(name: str, trained: R
         outside.write_text("precious")
     before = contents(outside)
     (run / name).symlink_to(outside)
-    with pytest.raises(UserError, match=rf"{name} in it is a link; a run writes into its own folder alone"):
+    with pytest.raises(UserError, match=rf"{name} in it is a link; a run has files and folders of its own there"):
         train(resume=str(run), overrides={"run.total_timesteps": 512}, progress=False)
     assert contents(outside) == before
 
