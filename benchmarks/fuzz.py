@@ -165,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--first", type=int, default=0, help="number of the first input (default: 0)")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after this long")
     parser.add_argument("--run", metavar="DIR", help="finished run to take the valid files from (default: a small one is trained)")
-    parser.add_argument("--output", type=Path, metavar="JSON", help="file to add the counts to")
+    parser.add_argument("--output", type=lambda text: Path(text).resolve(), metavar="JSON", help="file to add the counts to")
     return parser
 
 

@@ -7,8 +7,8 @@ import math
 import re
 from typing import Any
 
-MOST_VALUES = 2_000_000
-DEEPEST = 32
+MOST_VALUES = 4_000_000
+DEEPEST = 64
 _LONGEST_INTEGER = 80
 _ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -17,7 +17,7 @@ def parse_strictly(data: bytes, *, most_values: int = MOST_VALUES) -> Any:
     """Returns the value of one JSON text in UTF-8.
 
     Refused besides what is not JSON: NaN, infinities and numbers that overflow to them, integers of more than 80 characters, a key that
-    comes twice, nesting more than 32 deep, half a surrogate pair, and more than `most_values` values.
+    comes twice, nesting more than 64 deep, half a surrogate pair, and more than `most_values` values.
 
     Raises:
         ValueError: the message says why, to stand in parentheses.

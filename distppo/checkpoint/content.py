@@ -18,14 +18,14 @@ from distppo.strict_json import parse_strictly
 _DTYPES = {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"}
 _RESERVED = "__metadata__"
 _LENGTH_BYTES = 8
-_MAX_HEADER_BYTES = 4 << 20
+_MAX_HEADER_BYTES = 8 << 20
 
 
 def encode_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
     """The arrays as safetensors: any shape, layout and byte order; they are only read.
 
     Raises:
-        ValueError: An array's name is reserved or its dtype cannot be stored.
+        ValueError: An array's name is reserved, its dtype cannot be stored, or there are too many.
     """
     ready = {}
     for name, value in arrays.items():
@@ -35,7 +35,9 @@ def encode_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
         if array.dtype.name not in _DTYPES:
             raise ValueError(f"array {name!r} has dtype {array.dtype}, which a checkpoint cannot hold; it can {sorted(_DTYPES)}")
         ready[name] = np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
-    return save(ready)
+    data = save(ready)
+    _check_header(data)
+    return data
 
 
 def decode_arrays(data: bytes, path: Path) -> dict[str, np.ndarray]:

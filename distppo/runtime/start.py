@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from distppo.checkpoint import Checkpoint, list_checkpoints, load_for_resume
 from distppo.config import Config, NetworkConfig, Overrides, apply_overrides, load_layers
 from distppo.config.sources import from_mapping, from_names
+from distppo.config.suggest import printable
 from distppo.config.trust import require_named
 from distppo.errors import CheckpointError
 from distppo.evaluation.restore import config_of, snapshot_of
@@ -83,7 +84,7 @@ def resumed(reference: str, given: Overrides, named: Collection[str]) -> Start:
     else:
         # Going on from an older checkpoint in place would write over what came after it.
         directory = own if newest else free_name(own.with_name(f"{own.name}-from-{checkpoint.env_steps}"))
-    notes = [*problems, _restored_note(checkpoint, directory)]
+    notes = [*map(printable, problems), _restored_note(checkpoint, directory)]
     return Start(config, directory, continued=directory.resolve() == own.resolve(), checkpoint=checkpoint, notes=notes)
 
 

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import struct
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import pytest
-from runtime.running import SECONDS, environment, processes_of, wait_until
+from runtime.running import SECONDS, processes_of, wait_until
 
 LISTENING = "0A"
-STRANGER = """
-import logging, sys, ray
-ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
-print(ray.cluster_resources())
-"""
+ASKED = "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo"
+"""A call that any process which joins a cluster makes."""
 
 
 def listening(pids: set[int]) -> dict[tuple[int, int], str]:
@@ -57,11 +53,12 @@ def test_a_local_run_listens_on_loopback_alone_and_asks_for_its_token(
     assert len(sockets) > 5
     assert {address.removeprefix("::ffff:") for address in sockets.values()} == {"127.0.0.1"}, sockets
     (control,) = {port for pid, port in sockets if "gcs_server" in processes[pid]}
-    variables = environment() | {"HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
-    variables |= {"RAY_gcs_rpc_server_reconnect_timeout_s": "2", "RAY_py_gcs_connect_timeout_s": "2"}
-    joined = subprocess.run(
-        [sys.executable, "-c", STRANGER, f"127.0.0.1:{control}"], env=variables, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert joined.returncode != 0 and "CPU" not in joined.stdout
-    assert json.loads(metrics.read_text().splitlines()[-1]), "the run goes on"
+    with grpc.insecure_channel(f"127.0.0.1:{control}") as channel:
+        ask = channel.unary_unary(ASKED, request_serializer=None, response_deserializer=None)
+        for metadata in ([], [("authorization", "Bearer 0123456789abcdef")]):
+            with pytest.raises(grpc.RpcError) as caught:
+                ask(b"", timeout=SECONDS, metadata=metadata)
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        token = (Path.home() / ".ray" / "auth_token").read_text().strip()
+        assert ask(b"", timeout=SECONDS, metadata=[("authorization", f"Bearer {token}")])
     assert process.poll() is None

@@ -103,13 +103,23 @@ def test_nothing_is_written_through_a_link_in_a_run_folder(name: str, trained: R
         outside.write_text("precious")
     before = contents(outside)
     (run / name).symlink_to(outside)
-    with pytest.raises(UserError, match=rf"{name} in it is a link; a run has files and folders of its own there"):
+    with pytest.raises(UserError, match=rf"{name}(:| in it is) a link"):
         train(resume=str(run), overrides={"run.total_timesteps": 512}, progress=False)
     assert contents(outside) == before
 
 
 def contents(path: Path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in [path, *path.rglob("*")] if file.is_file()}
+
+
+def test_a_strangers_file_names_do_not_reach_the_terminal(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name can hold what clears a screen or writes a title; messages show it escaped."""
+    run = tmp_path / "run\x1b[2J"
+    shutil.copytree(trained.directory, run)
+    (run / "checkpoints" / "ckpt_00000003" / "state.json").write_text("")
+    assert main(["evaluate", str(run)]) == 2
+    message = capsys.readouterr().err
+    assert "\x1b" not in message and "run\\x1b[2J" in message and "state.json: cut short" in message
 
 
 def test_a_pipe_in_a_run_folder_is_refused_and_not_waited_for(tmp_path: Path) -> None:
