@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "distppo"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-BASE = frozenset({"types", "errors", "files", "config"})
+BASE = frozenset({"types", "errors", "files", "strict_json", "config"})
 LAYERS = (
     BASE,
     frozenset({"algo"}),

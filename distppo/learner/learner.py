@@ -201,6 +201,8 @@ class Learner:
                 raise UserError(
                     f"the checkpoint's {name} has shape {arrays[name].shape}, this run's network and environment need {mine.shape}"
                 )
+            if arrays[name].dtype != mine.dtype:
+                raise UserError(f"the checkpoint's {name} is {arrays[name].dtype}, not {mine.dtype}")
         self._vectors.parameters[...] = arrays["parameters"]
         self._vectors.first_moment[...] = arrays["adam/first_moment"]
         self._vectors.second_moment[...] = arrays["adam/second_moment"]

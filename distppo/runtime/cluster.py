@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import ray
 
@@ -100,17 +101,34 @@ def _join(address: Address) -> None:
 
 def _start_local(config: Config, env: EnvSpec) -> None:
     try:
-        ray.init(
-            # Without the word Ray would join a cluster that happens to run on this machine.
-            address="local",
-            num_cpus=choose_workers(config) * WORKER_CPUS + LEARNER_CPUS,
-            include_dashboard=False,
-            object_store_memory=_store_bytes(config, env),
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with _on_loopback():
+            ray.init(
+                # Without the word Ray would join a cluster that happens to run on this machine.
+                address="local",
+                num_cpus=choose_workers(config) * WORKER_CPUS + LEARNER_CPUS,
+                include_dashboard=False,
+                object_store_memory=_store_bytes(config, env),
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except Exception as error:
         raise ResourceError(f"Ray did not start on this machine: {error}. Its logs are in {log_directory()}") from error
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Has a Ray started in the block listen on 127.0.0.1 alone.
+
+    By default Ray 2.60 takes the machine's address on Linux and listens on all interfaces, which is for clusters; `_node_ip_address` of
+    `ray.init` cannot say otherwise. It has a switch for systems without clusters (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER), which it reads
+    when it is imported.
+    """
+    constants = ray._private.ray_constants
+    before, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
 
 
 def _store_bytes(config: Config, env: EnvSpec) -> int:

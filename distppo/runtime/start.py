@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from distppo.checkpoint import Checkpoint, list_checkpoints, load_for_resume
 from distppo.config import Config, NetworkConfig, Overrides, apply_overrides, load_layers
 from distppo.config.sources import from_mapping, from_names
+from distppo.config.suggest import printable
+from distppo.config.trust import require_named
 from distppo.errors import CheckpointError
-from distppo.evaluation.restore import config_of
+from distppo.evaluation.restore import config_of, snapshot_of
 from distppo.runtime.boundary import Boundary, boundary_of, restored_text
 from distppo.runtime.run_directory import CONFIG_FILE, find_begun_run, free_name
 
@@ -54,12 +56,22 @@ def fresh(config: Config) -> Start:
     return Start(config, directory, continued=False, checkpoint=None, boundary=Boundary(), notes=[])
 
 
-def resumed(reference: str, given: Overrides) -> Start:
-    """Takes config and directory from the checkpoint, then what was set explicitly."""
+def resumed(reference: str, given: Overrides, named: Collection[str]) -> Start:
+    """Takes config and directory from the checkpoint, then what was set explicitly.
+
+    Args:
+        reference: of the run or checkpoint.
+        given: set explicitly.
+        named: code that the user trusts, as `module:Name`.
+
+    Raises:
+        UserError: there is no such run, it cannot be gone on from with these settings, or it names code that the user has not.
+    """
     begun = find_begun_run(reference)
     if begun is not None:
         base, _ = load_layers([begun / CONFIG_FILE], check=False)
         config = apply_overrides(_without_directory(base), given)
+        require_named(config, named, source=begun / CONFIG_FILE)
         note = f"{begun} has no checkpoint yet: it starts from the beginning, with its own settings"
         directory = Path(config.run.directory or begun)
         return Start(config, directory, continued=not config.run.directory, checkpoint=None, boundary=Boundary(), notes=[note])
@@ -67,6 +79,8 @@ def resumed(reference: str, given: Overrides) -> Start:
     trained = config_of(checkpoint)
     config = apply_overrides(_without_directory(trained), given)
     _require_same_run(checkpoint, trained, config)
+    require_named(config, named, source=checkpoint.path)
+    snapshot_of(checkpoint)  # raises if the arrays do not fit the settings, before anything of their size is made
     own = checkpoint.path.parent.parent
     newest = problems or list_checkpoints(own)[-1].path == checkpoint.path
     if config.run.directory:
@@ -75,7 +89,7 @@ def resumed(reference: str, given: Overrides) -> Start:
         # Going on from an older checkpoint in place would write over what came after it.
         directory = own if newest else free_name(own.with_name(f"{own.name}-from-{checkpoint.env_steps}"))
     boundary = boundary_of(checkpoint, config)
-    notes = [*problems, _restored_note(checkpoint, restored_text(boundary, config.rollout.num_envs), directory)]
+    notes = [*map(printable, problems), _restored_note(checkpoint, restored_text(boundary, config.rollout.num_envs), directory)]
     continued = directory.resolve() == own.resolve()
     return Start(config, directory, continued=continued, checkpoint=checkpoint, boundary=boundary, notes=notes)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from distppo.checkpoint import Checkpoint, CheckpointStore, best_checkpoint
 from distppo.config import Config, Overrides, dump_config
+from distppo.config.trust import named_code, trust_flags
 from distppo.console import Display, make_display
 from distppo.envs import probe_env
 from distppo.errors import EnvFaultError, UserError
@@ -36,11 +37,13 @@ class TrainResult(NamedTuple):
         run_directory: holds config.yaml, metrics.jsonl, progress.csv, TensorBoard events, checkpoints/ and summary.json.
         summary: what summary.json holds.
         signal: number of the signal that ended the run early, or None.
+        code: the `module:Name`s in its settings, which have to be named again to go on with it.
     """
 
     run_directory: Path
     summary: dict[str, Any]
     signal: int | None
+    code: tuple[str, ...] = ()
 
 
 def train(
@@ -48,6 +51,7 @@ def train(
     *,
     resume: str | None = None,
     address: str | None = None,
+    trust: Sequence[str] = (),
     progress: bool | None = None,
     overrides: Overrides | Mapping[str, Any] | None = None,
     **settings: Any,
@@ -60,6 +64,8 @@ def train(
             checkpoint starts again.
         address: of a running Ray cluster; None takes that of RAY_ADDRESS, else starts Ray on this machine (none at all with
             rollout.num_workers 0).
+        trust: `module:Name`s that may be loaded although the checkpoint to continue names them; what `config`, `overrides` and `settings`
+            name may anyway.
         progress: live display; None decides by the terminal, False prints plain lines.
         overrides: settings given explicitly, by full name: {"ppo.gamma": 0.98}.
         settings: the same by bare field name: num_envs=16.
@@ -73,7 +79,7 @@ def train(
     """
     with StopSignal() as stop:
         resolved, given = read_settings(config, overrides, settings, check=resume is None)
-        start = fresh(resolved) if resume is None else resumed(resume, given)
+        start = fresh(resolved) if resume is None else resumed(resume, given, {*trust, *named_code(resolved)})
         if address and start.config.rollout.num_workers == 0:
             raise UserError(f"--address {address} needs Ray, which rollout.num_workers 0 does without; leave one of them out")
         if start.checkpoint is not None and start.checkpoint.env_steps >= start.config.run.total_timesteps:
@@ -119,7 +125,7 @@ def _run(start: Start, directory: Path, env: EnvSpec, cluster: Address | None, l
         ):
             writer.event("started", env_steps=progress.env_steps, machine=machine_info(), notes=start.notes)
             faults.listen(lambda news: _tell(news, progress, writer, display, recorder))
-            with _told(progress, writer, display, store, recorder):
+            with _told(progress, writer, display, store, recorder, named_code(config)):
                 details = _train(start, env, backend, progress, writer, display, store, faults)
             details["wall_seconds"] = time.perf_counter() - began
             finished = progress.env_steps >= config.run.total_timesteps
@@ -130,7 +136,7 @@ def _run(start: Start, directory: Path, env: EnvSpec, cluster: Address | None, l
             except OSError as error:
                 display.message(f"warning: {directory / SUMMARY_FILE} could not be written: {error}")
             writer.event("finished" if finished else "interrupted", env_steps=progress.env_steps, signal=number)
-    return TrainResult(directory, summary, number)
+    return TrainResult(directory, summary, number, tuple(named_code(config)))
 
 
 def _opened(directory: Path, config: Config) -> CheckpointStore:
@@ -180,7 +186,9 @@ def _processes(
 
 
 @contextlib.contextmanager
-def _told(progress: Progress, writer: RunWriter, display: Display, store: CheckpointStore, recorder: FlightRecorder) -> Iterator[None]:
+def _told(
+    progress: Progress, writer: RunWriter, display: Display, store: CheckpointStore, recorder: FlightRecorder, code: Collection[str]
+) -> Iterator[None]:
     """Notes an error of the block, its flight record, and where one can go on from."""
     try:
         yield
@@ -193,7 +201,8 @@ def _told(progress: Progress, writer: RunWriter, display: Display, store: Checkp
         if dump is not None:
             display.message(f"flight record: {dump}; the command replay steps to the fault")
         if (latest := store.latest()) is not None:
-            kept = f"the last checkpoint is {latest.path}, --resume {store.run_directory} goes on from it"
+            command = " ".join(["--resume", str(store.run_directory), *([trust_flags(code)] if code else [])])
+            kept = f"the last checkpoint is {latest.path}, {command} goes on from it"
             display.message(f"ended by an error at {progress.env_steps:,} env steps; {kept}")
         raise
 

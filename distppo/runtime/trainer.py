@@ -11,7 +11,7 @@ from distppo.checkpoint import CheckpointStore
 from distppo.config import Config
 from distppo.console import Display
 from distppo.envs import joined
-from distppo.errors import UserError
+from distppo.errors import CheckpointError, UserError
 from distppo.evaluation.episodes import EpisodeResult
 from distppo.evaluation.restore import LEARNER_ARRAYS, checkpoint_state
 from distppo.metrics import EpisodeWindow, PhaseTimer, RunWriter
@@ -49,10 +49,17 @@ class Progress:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Progress:
-        """Returns what `state` returned."""
+        """Returns what `state` returned.
+
+        Raises:
+            CheckpointError: it did not come from there.
+        """
         episodes = EpisodeWindow()
-        episodes.load_state(state["episodes"])
-        return cls(**{**state, "episodes": episodes})
+        try:
+            episodes.load_state(state["episodes"])
+            return cls(**{**state, "episodes": episodes})
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"the checkpoint's progress is not as distppo writes it ({error})") from error
 
 
 class Trainer:
