@@ -13,8 +13,9 @@ import numpy as np
 from distppo.algo.moments import moments_of
 from distppo.algo.seeding import Purpose, env_seed, stream
 from distppo.collector.defects import LARGEST_FLOAT32, LARGEST_FLOAT64, Defect, Final, find_defects
+from distppo.collector.mending import mending_event, only, require_hope
 from distppo.config.schema import Config
-from distppo.errors import EnvFaultError, UserError
+from distppo.errors import UserError
 from distppo.models.numpy_policy import ActionScaler, NumpyActor, ObservationNormalizer, gaussian_log_probs
 from distppo.types import (
     EnvSpec,
@@ -222,8 +223,8 @@ class RolloutCollector:
         record: FlightRecord | None = self._record(n, defect, iteration)
         restarts = self._config.fault.max_env_restarts
         for attempt in range(1, restarts + 2):
-            self._raise_if_hopeless(env, defect, snapshot, record, last=attempt > restarts)
-            self._faults.append(_fault(env, defect, iteration, attempt, record))
+            require_hope(env, defect, snapshot, self._config.fault, record, last=attempt > restarts)
+            self._faults.append(mending_event(env, defect, iteration, attempt, record))
             time.sleep(self._config.fault.env_restart_backoff * 2 ** (attempt - 2) if attempt > 1 else 0.0)
             try:
                 one = self._made_anew(env, iteration, attempt)
@@ -265,26 +266,6 @@ class RolloutCollector:
             self._discounted_returns,
         )
 
-    def _raise_if_hopeless(self, env: int, defect: Defect, snapshot: PolicySnapshot, record: FlightRecord | None, *, last: bool) -> None:
-        """Raises where another environment would not help, or may not be tried."""
-        fault = self._config.fault
-        if defect.kind == "policy_nonfinite":
-            raise UserError(
-                f"the policy of version {snapshot.version} diverged: environment {env} of {self.spec.id!r} {defect.text} at step "
-                f"{defect.step} of the fragment. Go on from an earlier checkpoint with a lower ppo.learning_rate"
-            )
-        event = FaultEvent(defect.kind, f"environment {env} of {self.spec.id!r}", defect.text, "the run ends", record=record)
-        if defect.kind == "env_nonfinite" and (fault.on_nonfinite == "raise" or last):
-            when = "in its reset" if defect.step < 0 else f"at step {defect.step} of the fragment"
-            raise EnvFaultError(
-                f"environment {env} of {self.spec.id!r} {defect.text} {when}; nothing of this fragment was learned. "
-                "Check the environment's reward and dynamics, or go on without what it spoils with fault.on_nonfinite drop"
-                + _tries(fault.on_nonfinite == "drop", fault.max_env_restarts),
-                event,
-            )
-        if last:
-            raise EnvFaultError(defect.text + _tries(True, fault.max_env_restarts), event)
-
     def _record(self, n: int, defect: Defect, iteration: int) -> FlightRecord:
         """Returns what led to the defect, as arrays of its own."""
         window, taken = self._config.fault.dump_observations, defect.step + 1
@@ -295,34 +276,9 @@ class RolloutCollector:
             env=self._env_indices[n],
             iteration=iteration,
             step=defect.step,
-            states=_only(self._before, n) if known and self._before is not None else None,
+            states=only(self._before, n) if known and self._before is not None else None,
             reset_seed=self._reset_seeds[n] if self._reset_seeds is not None else None,
             observations=self._raw[max(0, seen - window) : seen, n].copy(),
             actions=scale(self._actions[:taken, n]).reshape(taken, *self.spec.action_shape),
             traceback=defect.traceback,
         )
-
-
-def _only(states: EnvStates, n: int) -> EnvStates:
-    """Returns the states of environment n alone."""
-    part = slice(n, n + 1)
-    return EnvStates(
-        first_env=states.first_env + n,
-        observations=states.observations[part],
-        lengths=states.lengths[part],
-        returns=states.returns[part],
-        discounted_returns=states.discounted_returns[part],
-        captures=states.captures[part],
-    )
-
-
-def _fault(env: int, defect: Defect, iteration: int, attempt: int, record: FlightRecord | None) -> FaultEvent:
-    where = f"environment {env}, iteration {iteration}, step {defect.step} of the fragment"
-    done = f"made anew (attempt {attempt}); its part of the fragment is collected again from a new episode, the others went on"
-    return FaultEvent(defect.kind, where, defect.text, done, record=record)
-
-
-def _tries(tried: bool, restarts: int) -> str:
-    if not tried or restarts == 0:
-        return ""
-    return f"\n  It was made anew {restarts} time{'s' if restarts > 1 else ''} for this fragment (fault.max_env_restarts)"

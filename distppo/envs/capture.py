@@ -5,7 +5,7 @@ What is captured of every layer (the wrappers and the environment itself):
 - its instance attributes that have changed since it was made, where they are numbers, text, numpy arrays, numpy generators, or lists,
   tuples, dicts and deques of those. The environment's `np_random` is one of them;
 - of MuJoCo data the full integration state with the solver's warm start, and the positions that environments read before they step
-  (`LAGGING`).
+  (`mujoco_state.LAGGING`).
 
 A layer whose state is elsewhere (an object of its own class, a simulator behind a handle) says so itself with two methods, which then
 take the place of its attributes:
@@ -19,9 +19,7 @@ where another would be restored. What cannot be seen is state outside the enviro
 
 from __future__ import annotations
 
-import sys
 import types
-import zlib
 from pathlib import PurePath
 from typing import Any
 
@@ -29,12 +27,10 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec as GymSpec
 
+from distppo.envs.mujoco_state import data_state, is_mujoco, model_checksum, mujoco_version, restore_data
 from distppo.envs.plain import NotPlainError, decode, encode, same
 from distppo.types import EnvCapture
 
-LAGGING = ("xpos", "xipos", "geom_xpos", "site_xpos", "sensordata")
-"""Positions and sensors in MuJoCo data. After a step they are those of its last substep's beginning, so the integration state does not
-give them, and a reward that compares before with after reads them (Humanoid's centre of mass, Reacher-v4's distance)."""
 RENDERER = "gymnasium.envs.mujoco.mujoco_rendering.MujocoRenderer"
 CONSTANT = (GymSpec, type, types.ModuleType, types.BuiltinFunctionType, np.ufunc, PurePath)
 OWN_GENERATOR = "_np_random"
@@ -73,9 +69,9 @@ class Layer:
         self._constants: dict[str, tuple[Any, str | None]] = {}
         self._models: dict[str, int] = {}
         for attribute, value in self._attributes().items():
-            if _is_mujoco(value, "MjModel"):
-                self._models[attribute] = _checksum(value)
-            elif not _is_mujoco(value, "MjData"):
+            if is_mujoco(value, "MjModel"):
+                self._models[attribute] = model_checksum(value)
+            elif not is_mujoco(value, "MjData"):
                 try:
                     self._made[attribute] = Attribute(value, self._key(attribute))
                 except NotPlainError:
@@ -91,11 +87,11 @@ class Layer:
         for attribute, value in self._attributes().items():
             if self._is_constant(attribute, value):
                 continue
-            if _is_mujoco(value, "MjModel"):
+            if is_mujoco(value, "MjModel"):
                 self._check_model(attribute, value)
-            elif _is_mujoco(value, "MjData"):
-                arrays[self._key(attribute)] = _mujoco_state(value)
-                found[attribute] = {"mujoco": sys.modules["mujoco"].__version__}
+            elif is_mujoco(value, "MjData"):
+                arrays[self._key(attribute)] = data_state(value)
+                found[attribute] = {"mujoco": mujoco_version()}
             elif not self._hooks or attribute == OWN_GENERATOR:
                 self._capture_plain(attribute, value, arrays, found)
         if not self._hooks:
@@ -160,16 +156,19 @@ class Layer:
         made = self._models.get(attribute)
         if made == 0:
             return
-        if made is None or made != _checksum(model):
+        if made is None or made != model_checksum(model):
             raise CaptureError(f"{self._title}.{attribute}, its MuJoCo model, was changed after it was made")
         self._models[attribute] = 0
 
     def _restore_mujoco(self, attribute: str, data: Any, version: str, arrays: dict[str, np.ndarray]) -> None:
-        if not _is_mujoco(data, "MjData"):
+        if not is_mujoco(data, "MjData"):
             raise CaptureError(f"{self._title}.{attribute} is not MuJoCo data")
-        if version != sys.modules["mujoco"].__version__:
-            raise CaptureError(f"it was captured by MuJoCo {version}, here is {sys.modules['mujoco'].__version__}")
-        _restore_mujoco_state(data, arrays[self._key(attribute)])
+        if version != mujoco_version():
+            raise CaptureError(f"it was captured by MuJoCo {version}, here is {mujoco_version()}")
+        try:
+            restore_data(data, arrays[self._key(attribute)])
+        except ValueError as error:
+            raise CaptureError(str(error)) from error
 
     def _set(self, attribute: str, value: Any) -> None:
         """Sets an attribute; arrays and generators that fit are filled, so that whoever shares them sees the same."""
@@ -188,7 +187,7 @@ class Layer:
     def _revert(self, attribute: str) -> None:
         """Undoes what happened to an attribute since the layer was made."""
         value = vars(self._env)[attribute]
-        if attribute in self._constants or attribute in self._models or _is_mujoco(value, "MjData"):
+        if attribute in self._constants or attribute in self._models or is_mujoco(value, "MjData"):
             return
         if isinstance(self._env, gym.Wrapper) and value is self._env.env:
             return
@@ -264,39 +263,3 @@ def _generator_states(space: gym.Space[Any]) -> list[Any]:
     parts = inner.values() if isinstance(inner, dict) else inner
     generator = vars(space)["_np_random"]
     return [generator and generator.bit_generator.state, *(_generator_states(part) for part in parts)]
-
-
-def _is_mujoco(value: Any, name: str) -> bool:
-    return type(value).__name__ == name and type(value).__module__.partition(".")[0] == "mujoco"
-
-
-def _checksum(model: Any) -> int:
-    mujoco = sys.modules["mujoco"]
-    buffer = np.empty(mujoco.mj_sizeModel(model), np.uint8)
-    mujoco.mj_saveModel(model, None, buffer)
-    return zlib.crc32(buffer.data) | 1 << 32
-
-
-def _mujoco_state(data: Any) -> np.ndarray:
-    """Returns [integration state, lagging positions] as one float64 vector."""
-    mujoco = sys.modules["mujoco"]
-    signature = mujoco.mjtState.mjSTATE_INTEGRATION
-    state = np.empty(mujoco.mj_stateSize(data.model, signature))
-    mujoco.mj_getState(data.model, data, state, signature)
-    return np.concatenate([state, *(getattr(data, name).ravel() for name in LAGGING)])
-
-
-def _restore_mujoco_state(data: Any, vector: np.ndarray) -> None:
-    mujoco = sys.modules["mujoco"]
-    signature = mujoco.mjtState.mjSTATE_INTEGRATION
-    sizes = [mujoco.mj_stateSize(data.model, signature), *(getattr(data, name).size for name in LAGGING)]
-    if vector.shape != (sum(sizes),) or vector.dtype != np.float64:
-        raise CaptureError("it is the state of another MuJoCo model")
-    state, *lagging = np.split(vector, np.cumsum(sizes)[:-1])
-    mujoco.mj_resetData(data.model, data)
-    mujoco.mj_setState(data.model, data, state, signature)
-    # What else is derived belongs to the state now; the step to come derives it anew. The forward pass may move the warm start.
-    mujoco.mj_forward(data.model, data)
-    mujoco.mj_setState(data.model, data, state, signature)
-    for name, values in zip(LAGGING, lagging, strict=True):
-        getattr(data, name).flat[:] = values

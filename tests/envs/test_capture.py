@@ -13,8 +13,7 @@ from gymnasium.wrappers import DelayObservation, FrameStackObservation
 from probe_envs import Point
 
 from distppo.config.schema import EnvConfig
-from distppo.envs import CaptureError, EnvCapturer, make_env
-from distppo.envs import capture as capture_module
+from distppo.envs import CaptureError, EnvCapturer, make_env, mujoco_state
 
 BODIES = ["Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "InvertedDoublePendulum", "InvertedPendulum", "Swimmer"]
 BODIES += ["Reacher", "Walker2d"]
@@ -63,7 +62,7 @@ def test_a_restored_environment_goes_on_with_the_same_bits(env_id: str) -> None:
 @pytest.mark.parametrize("env_id", ["Humanoid-v5", "Reacher-v4", "Ant-v4"])
 def test_the_integration_state_alone_is_not_enough(env_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Why the lagging positions are stored: these environments read them before they step."""
-    monkeypatch.setattr(capture_module, "LAGGING", ())
+    monkeypatch.setattr(mujoco_state, "LAGGING", ())
     first, second = continued(made(env_id), made(env_id))
     assert first[0] != second[0] and len(first) == len(second)
 
