@@ -65,14 +65,14 @@ def add_setting_flags(parser: argparse.ArgumentParser) -> None:
             group.add_argument(flag.name, metavar=_placeholder(field), help=_help(field))
 
 
-def add_trust_flag(group: argparse._ArgumentGroup) -> None:
+def add_trust_flag(group: argparse._ActionsContainer) -> None:
     """Adds --trust, for commands that read settings out of checkpoints."""
     group.add_argument(
         "--trust",
         action="append",
         default=[],
         metavar="MODULE:NAME",
-        help=f"code that the checkpoint may have imported, which it does not by its own word; may be repeated (always: {TRUST_VARIABLE})",
+        help=f"code that the file may have imported, which it does not by its own word; may be repeated (always: {TRUST_VARIABLE})",
     )
 
 

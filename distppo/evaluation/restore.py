@@ -109,7 +109,10 @@ def snapshot_of(checkpoint: Checkpoint) -> PolicySnapshot:
         )
     _require_sound(checkpoint, parameters, moments)
     clip = config.normalization.observation_clip if config.normalization.observations else None
-    version = learner_state_of(checkpoint)[1]["version"]
+    try:
+        version = _count(_section(checkpoint, "learner")["version"])  # a flight record has nothing else of the learner
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint.path}/state.json: learner is not as distppo writes it ({error})") from error
     return PolicySnapshot(version, parameters, moments, PolicySpec(env, config.network.activation, layout, clip))
 
 

@@ -13,6 +13,7 @@ import pytest
 from distppo.cli import main
 from distppo.collector import RolloutCollector
 from distppo.config import Config, load_config
+from distppo.config.trust import TRUST_VARIABLE, UntrustedCodeError
 from distppo.envs import VectorStepper, make_env, part_of
 from distppo.errors import EnvFaultError, UserError
 from distppo.flight import FlightRecorder, load_dump, replay
@@ -20,6 +21,7 @@ from distppo.flight import recorder as recorder_module
 from distppo.models.actor_critic import ActorCritic, initial_parameters
 from distppo.types import FaultEvent, FlightRecord, Moments, PolicySnapshot, PolicySpec
 
+TRUST = ["probe_envs:Failing-v0", "probe_envs:Slow-v0"]
 SMALL = {"rollout.num_envs": 2, "rollout.num_steps": 32, "ppo.mini_batch_size": 32, "network.hidden_sizes": [16]}
 
 
@@ -58,7 +60,7 @@ def dump_of(config: Config, directory: Path, fault: FaultEvent | None = None) ->
 
 def played(path: Path, **others: Any) -> tuple[Any, list[str]]:
     lines: list[str] = []
-    arguments = {"trusted": True, "last": 2, "timeout": 60.0} | others
+    arguments = {"trust": TRUST, "last": 2, "timeout": 60.0} | others
     return replay(load_dump(str(path)), show=lines.append, **arguments), lines
 
 
@@ -80,7 +82,7 @@ def test_an_environment_that_has_been_mended_takes_all_steps(tmp_path: Path, mon
     path = dump_of(settings("raise", 9), tmp_path)
     monkeypatch.setattr("probe_envs.Failing._failure", lambda self, *step: (step[0], step[1], *step[2]))
     assert not played(path)[0].happened
-    assert main(["replay", str(path), "--trust"]) == 1
+    assert main(["replay", str(path), "--trust", TRUST[0]]) == 1
 
 
 def test_a_mujoco_environment_is_put_back_into_the_middle_of_an_episode(tmp_path: Path) -> None:
@@ -94,7 +96,7 @@ def test_a_mujoco_environment_is_put_back_into_the_middle_of_an_episode(tmp_path
     actions = np.clip(rollout.actions[:, 1], -1.0, 1.0)
     record = FlightRecord(1, 1, 31, part_of(states, 1, 1), None, raw[-8:].copy(), actions, "")
     path = dump_of(config, tmp_path, FaultEvent("env_error", "environment 1", "made up", "", record=record))
-    result, lines = played(path, trusted=False)
+    result, lines = played(path, trust=[])
     assert not result.happened and lines[-1] == "the last 8 observations are those of the record, to the bit"
 
 
@@ -125,6 +127,18 @@ def test_a_fragment_that_hangs_is_ended(tmp_path: Path) -> None:
     assert path is not None and played(path, timeout=1.0)[0].text == "it hangs: at step 0 for 1 s (--timeout)"
 
 
+def test_a_damaged_fragment_is_not_taken_for_the_fault(tmp_path: Path) -> None:
+    """Its own process is started for what is whole."""
+    config = settings("raise", 9)
+    recorder = FlightRecorder(tmp_path, config, make_env(config.env)[1])
+    states = collector_of(config).receipt().states
+    path = recorder.record_fragment(FaultEvent("worker_died", "worker", "gone", "replaced"), states, snapshot_of(config), 0)
+    dump = load_dump(str(path))
+    dump.arrays["learner"]["parameters"] = np.zeros(3, np.float32)
+    with pytest.raises(UserError, match="do not fit its own config"):
+        replay(dump, trust=TRUST, last=0, timeout=1.0, show=lambda line: None)
+
+
 def hanging(capture: Any) -> Any:
     values = json.loads(json.dumps(capture.values))
     values["0"]["attributes"]["_sleeps"] = True
@@ -153,11 +167,14 @@ def test_a_disk_that_refuses_costs_the_record_alone(tmp_path: Path) -> None:
     assert FlightRecorder(tmp_path, config, make_env(config.env)[1]).record_environment(failed(config)) is None
 
 
-def test_a_record_has_nothing_imported_unless_it_is_trusted(tmp_path: Path) -> None:
+def test_a_record_has_nothing_imported_that_its_user_does_not_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The module is the record's choice; opening the record alone loads no module."""
     path = dump_of(settings("raise", 9), tmp_path)
-    with pytest.raises(UserError, match=r"this record has code imported: probe_envs:Failing-v0.*--trust"):
-        played(path, trusted=False)
+    monkeypatch.delenv(TRUST_VARIABLE)
+    named = r"names code that would be imported.*\n  env.id: probe_envs:Failing-v0\n.*--trust probe_envs:Failing-v0"
+    with pytest.raises(UntrustedCodeError, match=named):
+        played(path, trust=[])
+    assert played(path, trust=["probe_envs:Failing-v0"])[0].happened
 
 
 @pytest.mark.parametrize(
@@ -202,13 +219,13 @@ def test_a_record_that_somebody_has_made_up_is_an_error_and_nothing_else(change:
     dump = load_dump(str(dump_of(settings("raise", 45), tmp_path)))
     change(dump.state)
     with pytest.raises(UserError, match=message):
-        replay(dump, trusted=True, last=0, timeout=1.0, show=lambda line: None)
+        replay(dump, trust=TRUST, last=0, timeout=1.0, show=lambda line: None)
 
 
 def test_what_a_record_says_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Escape sequences are shown as question marks."""
     config = settings("raise", 9)
     dump_of(config, tmp_path, failed(config)._replace(where="here\x1b]0;owned\x07"))
-    assert main(["replay", str(tmp_path), "--trust"]) == 0
+    assert main(["replay", str(tmp_path), "--trust", TRUST[0]]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out and "here?]0;owned?" in out

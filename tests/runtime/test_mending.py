@@ -48,7 +48,7 @@ def test_an_environment_that_breaks_now_and_then_does_not_end_a_run(
     assert [fault["dump"] is not None for fault in faults] == [True, True, True, False], "bounded by fault.max_dumps"
     assert "fault: env" in capsys.readouterr().out
     # The record leads back to the fault, to the bit.
-    assert main(["replay", faults[0]["dump"], "--trust"]) == 0
+    assert main(["replay", faults[0]["dump"], "--trust", "probe_envs:Failing-v0"]) == 0
     out = capsys.readouterr().out
     assert "it happened again: environment" in out.replace("the environment", "environment")
     assert "to the bit" in out and "step 5: observation" in out
@@ -68,7 +68,7 @@ def test_the_error_that_ends_a_run_leaves_its_record(
     error = [json.loads(line) for line in (directory / METRICS_FILE).read_text().splitlines()][-1]
     assert error["event"] == "error" and Path(error["dump"]).parent == directory / "faults"
     assert f"flight record: {error['dump']}" in capsys.readouterr().out
-    assert main(["replay", str(directory), "--trust"]) == 0
+    assert main(["replay", str(directory), "--trust", "probe_envs:Failing-v0"]) == 0
     assert "it happened again: the environment gave observation element 1 = nan" in capsys.readouterr().out
 
 
