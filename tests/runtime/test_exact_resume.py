@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,21 @@ def assert_continues(branch: Run, whole: Run) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("settings", "workers"), SETUPS, ids=["point", "hopper", "hopper on ray"])
 def test_three_iterations_and_three_more_are_six(
-    settings: dict[str, Any], mode: str, workers: int, small: Callable[..., Run], request: Any, capsys: pytest.CaptureFixture[str]
+    settings: dict[str, Any],
+    mode: str,
+    workers: int,
+    small: Callable[..., Run],
+    request: Any,
+    recovery: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Parameters, optimizer, moments, environments and the rows of the curve, episode statistics and evaluations included."""
     if workers:
         request.getfixturevalue("shared_ray")
     whole = small(KEPT | settings | {"rollout.mode": mode, "rollout.num_workers": workers})
+    began = time.perf_counter()
     branch = small(resume=f"{whole.directory}@{HALF}")
+    recovery(seconds=time.perf_counter() - began - branch.summary["training_seconds"], what=f"resumed, {mode}, {workers} workers")
     assert len(branch.rows) == 3
     assert_continues(branch, whole)
     assert "counters restored; environments go on where they were; continues in" in capsys.readouterr().out

@@ -25,7 +25,13 @@ def events(run: Run, kind: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize(("how", "metric"), [("raise", "env_restarts"), ("nan", "nonfinite")])
 def test_an_environment_that_breaks_now_and_then_does_not_end_a_run(
-    how: str, metric: str, workers: int, small: Callable[..., Run], request: Any, capsys: pytest.CaptureFixture[str]
+    how: str,
+    metric: str,
+    workers: int,
+    small: Callable[..., Run],
+    request: Any,
+    recovery: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Every environment breaks once in 69 steps: all configured steps are learned from, and every fault leaves an event and a record."""
     if workers:
@@ -42,6 +48,8 @@ def test_an_environment_that_breaks_now_and_then_does_not_end_a_run(
     assert run.summary["env_steps"] == run.arrays["obs_moments/count"] == run.arrays["return_moments/count"] == 384
     assert all(np.isfinite(array).all() for array in run.arrays.values())
     assert [row[f"faults/{metric}"] for row in run.rows] == [0, 0, 4]
+    usual, mended = (run.rows[index]["dist/worker_seconds_max"] for index in (1, 2))
+    recovery(seconds=max(0.0, mended - usual), what=f"all environments of a worker made anew, {how}")
     faults = events(run, "fault")
     assert len(faults) == 4 and all(fault["what"] == {"raise": "env_error", "nan": "env_nonfinite"}[how] for fault in faults)
     assert faults[0]["where"] == "environment 0, iteration 2, step 5 of the fragment"
@@ -72,7 +80,9 @@ def test_the_error_that_ends_a_run_leaves_its_record(
     assert "it happened again: the environment gave observation element 1 = nan" in capsys.readouterr().out
 
 
-def test_an_update_that_diverges_is_left_out_or_ends_the_run(small: Callable[..., Run], tmp_path: Path) -> None:
+def test_an_update_that_diverges_is_left_out_or_ends_the_run(
+    small: Callable[..., Run], tmp_path: Path, recovery: Callable[..., None]
+) -> None:
     """A finite reward that is too large for float32 to square: the last checkpoint before it is kept."""
     given = {
         "env.id": "probe_envs:Failing-v0",
@@ -86,4 +96,5 @@ def test_an_update_that_diverges_is_left_out_or_ends_the_run(small: Callable[...
     run = small(given | {"fault.on_nonfinite": "drop"})
     assert [row["faults/skipped_updates"] for row in run.rows] == [0, 1, 2]
     assert run.rows[-1]["dist/obs_count"] == 384
+    recovery(seconds=run.rows[1]["time/update"], what="an update that was undone")
     assert [fault["what"] for fault in events(run, "fault")] == ["update_skipped"] * 2
