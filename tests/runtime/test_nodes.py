@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from runtime.running import SECONDS, environment, read_events, wait_until
+from runtime.running import SECONDS, command, environment, read_events, wait_until
 
 from distppo.algo.seeding import Purpose, env_seed
 from distppo.checkpoint import list_checkpoints, load_checkpoint
@@ -20,7 +19,10 @@ from distppo.checkpoint import list_checkpoints, load_checkpoint
 pytestmark = pytest.mark.ray
 
 NODES = Path(__file__).with_name("nodes.py")
-TWO = ("--num-workers", "2", "--set", "run.total_timesteps=1280", "--set", "run.checkpoint_every=128", "--set", "fault.restart_backoff=0.1")
+SLOWED = ("--env", "probe_envs:Slow-v0", "--set", f"env.kwargs={{seed: {env_seed(0, Purpose.ENV_RESET, 0, 0)}, seconds: 0.02}}")
+"""Iterations of about a second."""
+TWO = (*SLOWED, "--num-workers", "2", "--set", "run.keep_checkpoints=20", "--set", "fault.restart_backoff=0.1", "--run-dir", "run")
+EVERY = ("--set", "run.checkpoint_every=128")
 
 
 class Nodes:
@@ -62,44 +64,35 @@ def rows_of(directory: Path) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, lines) if "event" not in line]
 
 
-def parameters(directory: Path) -> dict[str, np.ndarray]:
-    return load_checkpoint(list_checkpoints(directory)[-1].path).arrays["learner"]
+@pytest.fixture(scope="module")
+def undisturbed(small_file: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run of ten iterations in a Ray of its own, to which nothing happens, with a checkpoint of each."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    train = command("train", "--config", small_file, *TWO, *EVERY, "--total-timesteps", "1280")
+    subprocess.run(train, cwd=folder, env=environment(), stdout=subprocess.DEVNULL, timeout=SECONDS, check=True)
+    return folder / "run"
 
 
-@pytest.fixture
-def reference(launch: Callable[..., Any], slowed: tuple[str, ...], tmp_path: Path) -> Callable[[], dict[str, np.ndarray]]:
-    """Trains the same without a disturbance, in a Ray of its own; returns the parameters."""
-
-    def train() -> dict[str, np.ndarray]:
-        assert launch("train", *slowed, "--run-dir", "reference").returncode == 0
-        return parameters(tmp_path / "reference")
-
-    return train
-
-
-def equal(mine: dict[str, np.ndarray], its: dict[str, np.ndarray]) -> bool:
-    return mine.keys() == its.keys() and all(mine[name].tobytes() == its[name].tobytes() for name in mine)
-
-
-@pytest.fixture
-def slowed(small_file: str) -> tuple[str, ...]:
-    """Flags of ten iterations of about a second."""
-    kwargs = f"env.kwargs={{seed: {env_seed(0, Purpose.ENV_RESET, 0, 0)}, seconds: 0.02}}"
-    return ("--config", small_file, "--env", "probe_envs:Slow-v0", "--set", kwargs, *TWO)
+def assert_equal(run: Path, undisturbed: Path) -> None:
+    """The last checkpoint has the bits of the undisturbed run's of the same iteration."""
+    mine = load_checkpoint(list_checkpoints(run)[-1].path)
+    (its,) = [load_checkpoint(info.path) for info in list_checkpoints(undisturbed) if info.iteration == mine.iteration]
+    assert mine.arrays["learner"].keys() == its.arrays["learner"].keys()
+    assert all(mine.arrays["learner"][name].tobytes() == array.tobytes() for name, array in its.arrays["learner"].items())
 
 
 def test_a_lost_node_costs_time_and_nothing_else(
     nodes: Nodes,
     started: Callable[..., Any],
-    slowed: tuple[str, ...],
-    reference: Callable[..., Any],
+    small_file: str,
+    undisturbed: Path,
     tmp_path: Path,
     recovery: Callable[..., None],
 ) -> None:
     """Row 6: survivors do the work of those that went, these return when a node does, and the result is that of an undisturbed run."""
     nodes.ask("add 1")
     run = tmp_path / "run"
-    driver = started("train", *slowed, "--address", nodes.address, "--run-dir", "run")
+    driver = started("train", "--config", small_file, *TWO, "--total-timesteps", "1280", "--address", nodes.address)
     wait_until(lambda: len(rows_of(run)) >= 2, 30, "two iterations")
     nodes.ask("lose")
     lost_at = len(rows_of(run))
@@ -110,35 +103,34 @@ def test_a_lost_node_costs_time_and_nothing_else(
     kinds = {event["what"] for event in read_events(run) if event["event"] == "fault"}
     assert "worker_away" in kinds and kinds & {"worker_died", "learner_died"}
     assert [row["time/total_timesteps"] for row in rows_of(run)] == [128 * (k + 1) for k in range(10)]
-    assert equal(parameters(run), reference())
+    assert_equal(run, undisturbed)
 
 
 def test_connections_that_break_are_made_again_and_nothing_is_replaced(
     launch: Callable[..., Any],
-    slowed: tuple[str, ...],
-    reference: Callable[..., Any],
+    small_file: str,
+    undisturbed: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     recovery: Callable[..., None],
 ) -> None:
     """Row 16: Ray loses calls to actors, and answers of theirs. Nobody knows whether they were done; the result is the same."""
-    expected = reference()
-    lossy = {"CoreWorkerService.grpc_client.PushTask": {"num_failures": 6, "req_failure_prob": 15, "resp_failure_prob": 15}}
+    lossy = {"CoreWorkerService.grpc_client.PushTask": {"num_failures": 6, "req_failure_prob": 20, "resp_failure_prob": 20}}
     monkeypatch.setenv("RAY_testing_rpc_failure", json.dumps(lossy))
-    done = launch("train", *slowed, "--run-dir", "run")
+    done = launch("train", "--config", small_file, *TWO, "--total-timesteps", "768")
     assert done.returncode == 0, done.stderr
     run = tmp_path / "run"
     kinds = {event["what"] for event in read_events(run) if event["event"] == "fault"}
     assert kinds and kinds <= {"worker_unreachable", "learner_unreachable"}
     recovery(run)
-    assert equal(parameters(run), expected)
+    assert_equal(run, undisturbed)
 
 
 def test_a_draining_node_gets_no_new_work_and_a_checkpoint_is_saved(
     nodes: Nodes,
     started: Callable[..., Any],
-    slowed: tuple[str, ...],
-    reference: Callable[..., Any],
+    small_file: str,
+    undisturbed: Path,
     tmp_path: Path,
     recovery: Callable[..., None],
 ) -> None:
@@ -146,7 +138,7 @@ def test_a_draining_node_gets_no_new_work_and_a_checkpoint_is_saved(
     nodes.ask("add 1")
     nodes.ask("add 1")
     run = tmp_path / "run"
-    driver = started("train", *slowed, "--set", "run.checkpoint_every=0", "--address", nodes.address, "--run-dir", "run")
+    driver = started("train", "--config", small_file, *TWO, "--total-timesteps", "768", "--address", nodes.address)
     wait_until(lambda: len(rows_of(run)) >= 2, 30, "two iterations")
     assert nodes.ask("drain 60") == "draining"
     began = time.monotonic()
@@ -154,4 +146,4 @@ def test_a_draining_node_gets_no_new_work_and_a_checkpoint_is_saved(
     recovery(seconds=time.monotonic() - began, what="until a draining node is noticed")
     wait_until(lambda: list_checkpoints(run), 30, "a checkpoint")
     assert driver.wait(SECONDS) == 0, (tmp_path / "stderr").read_text()
-    assert equal(parameters(run), reference())
+    assert_equal(run, undisturbed)
