@@ -42,7 +42,7 @@ class CentralLearner:
         gpus: it occupies.
         faults: told what happens.
         stop: where it has been asked for, nothing is rebuilt any more.
-        advance: waits a moment for references, and lets the workers have what they need meanwhile.
+        advance: waits a moment for references, and lets the workers have what they need meanwhile; returns whether these are there.
         make_room: has a worker give up its CPU.
 
     Attributes:
@@ -62,7 +62,7 @@ class CentralLearner:
         gpus: float,
         faults: FaultLog,
         stop: StopSignal,
-        advance: Callable[[Sequence[Any]], None],
+        advance: Callable[[Sequence[Any]], bool],
         make_room: Callable[[], None],
     ) -> None:
         self._arguments = (config, env)
@@ -170,8 +170,7 @@ class CentralLearner:
                 return promised, value
 
     def _answer(self, reference: Any) -> Any:
-        while not is_there(reference):
-            self._advance([reference])
+        while not self._advance([reference]):
             self._require_room()
         (value,) = values_of([reference])
         return value

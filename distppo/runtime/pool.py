@@ -93,11 +93,14 @@ class WorkerPool:
         self._ordered(lost)
         return bool(lost)
 
-    def advance(self, also: Sequence[Any] = ()) -> None:
+    def advance(self, also: Sequence[Any] = ()) -> bool:
         """Waits up to POLL_SECONDS for answers, and sees to whatever keeps them from coming.
 
         Args:
             also: references of somebody else's, to wait for instead.
+
+        Returns:
+            Whether all that it waited for is there.
         """
         self._start_due()
         self._hand_out()
@@ -106,14 +109,20 @@ class WorkerPool:
         watched = [*also] or [*answers, *arrivals]
         # Where all is well one call waits for all; otherwise the first news may ask for something to be done.
         calm = bool(also) or not arrivals
+        there: list[Any] = []
         if watched:
-            ray.wait(watched, num_returns=len(watched) if calm else 1, timeout=POLL_SECONDS, fetch_local=False)
+            there, _ = ray.wait(watched, num_returns=len(watched) if calm else 1, timeout=POLL_SECONDS, fetch_local=False)
         else:
             time.sleep(POLL_SECONDS)
+        if also and answers:
+            answered, _ = ray.wait(answers, num_returns=len(answers), timeout=0, fetch_local=False)
+        else:
+            answered = there
         self._welcome()
-        self._take_answers()
+        self._take_answers(set(answered))
         self._end_overdue()
         self._give_up_without_capacity()
+        return len(there) == len(watched)
 
     def leave(self, draining: frozenset[str]) -> int:
         """Starts a process elsewhere for each on these nodes, which gets no new work; returns how many. What they do is let finish."""
@@ -220,26 +229,30 @@ class WorkerPool:
         self._faults.record("worker_unreachable", host.name, why, "asked again")
         host.arrival = host.actor.ready.remote(seat.share, seat.standpoint)
 
-    def _take_answers(self) -> None:
-        handed = [order for order in self._orders if order.host is not None]
-        if not handed:
+    def _take_answers(self, there: set[Any]) -> None:
+        answered = [order for order in self._orders if order.host is not None and order.answer in there]
+        if not answered:
             return
-        there, _ = ray.wait([order.answer for order in handed], num_returns=len(handed), timeout=0, fetch_local=False)
-        arrived = set(there)
-        for order in handed:
-            if order.answer in arrived and order.host is not None:  # the death of one process may concern several orders
-                self._take_answer(order)
+        try:
+            values = values_of([order.answer for order in answered])
+        except (Gone, Unreachable, UserError):
+            for order in answered:
+                if order.host is not None:  # the death of one process may concern several orders
+                    self._take_answer(order, order.host)
+        else:
+            for order, value in zip(answered, values, strict=True):
+                order.value = value
+                self._delivered(order)
         self._orders = [order for order in self._orders if order.open]
         self._dismiss()
 
-    def _take_answer(self, order: Order) -> None:
-        assert order.host is not None
+    def _take_answer(self, order: Order, host: Host) -> None:
         try:
             (order.value,) = values_of([order.answer])
         except Unreachable as error:
-            self._unreachable(order, order.host, str(error))
+            self._unreachable(order, host, str(error))
         except Gone as error:
-            self._died(order.host, str(error))
+            self._died(host, str(error))
         except UserError as error:
             order.error = error
         else:

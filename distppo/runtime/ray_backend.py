@@ -179,8 +179,8 @@ class RayBackend:
         if self._owns_ray:
             ray.shutdown()
 
-    def _advance(self, also: Sequence[Any]) -> None:
-        self._pool.advance(also)
+    def _advance(self, also: Sequence[Any]) -> bool:
+        return self._pool.advance(also)
 
     def _make_room(self) -> None:
         self._pool.make_room()
