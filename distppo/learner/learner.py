@@ -67,6 +67,9 @@ class Learner:
         env: spec of its environment.
         cores: that are free while it works; used where learner.threads is auto and the minibatches are large enough to share out.
         before_epoch: called before each pass over the batch.
+
+    Attributes:
+        threads: of the step's arithmetic.
     """
 
     def __init__(self, config: Config, env: EnvSpec, *, cores: int = 1, before_epoch: Callable[[], None] = lambda: None) -> None:
@@ -84,7 +87,7 @@ class Learner:
         parameters = initial_parameters(env, config.network, env_seed(config.run.seed, Purpose.NETWORK_INIT))
         self._vectors = OptimizerVectors(parameters, np.zeros_like(parameters), np.zeros_like(parameters))
         work = len(parameters) * config.ppo.mini_batch_size
-        threads = config.learner.threads or _worthwhile_threads(cores, work, separate=not config.network.shared)
+        self.threads = threads = config.learner.threads or _worthwhile_threads(cores, work, separate=not config.network.shared)
         torch.set_num_threads(threads if config.learner.threads or work >= THREADED_WORK else 1)
         self._step = make_step(config.learner, config.network, env, threads)
         self._moments = {

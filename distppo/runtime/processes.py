@@ -122,6 +122,10 @@ class LearnerProcess:
 
     def ready(self) -> str:
         """Returns the name of the inner step, compiled and ready to run."""
+        if self._learner.step_name.startswith("fused"):
+            from distppo.learner.apart import compile_apart
+
+            compile_apart(self._learner.threads)
         self._learner.warm_up()
         return self._learner.step_name
 
