@@ -14,8 +14,10 @@ RUN = """
 import hashlib, sys
 from distppo.runtime.train import train
 from distppo.checkpoint import list_checkpoints, load_checkpoint
-settings = {"env.id": "probe_envs:Point-v0", "rollout.num_envs": 4, "rollout.num_steps": 32, "rollout.num_workers": 0, "ppo.epochs": 2,
-            "ppo.mini_batch_size": 32, "network.hidden_sizes": [16], "evaluation.every": 0, "run.total_timesteps": 384, "run.directory": sys.argv[1]}
+settings = {
+    "env.id": "probe_envs:Point-v0", "rollout.num_envs": 4, "rollout.num_steps": 32, "rollout.num_workers": 0, "ppo.epochs": 2,
+    "ppo.mini_batch_size": 32, "network.hidden_sizes": [16], "run.total_timesteps": 384, "run.directory": sys.argv[1],
+}
 train(overrides=settings, progress=False)
 arrays = load_checkpoint(list_checkpoints(sys.argv[1])[-1].path).arrays["learner"]
 print(hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays))).hexdigest())
