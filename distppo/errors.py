@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from distppo.types import FaultEvent
+
 
 class UserError(ValueError):
     """Something the user can put right. The command line prints its message without a traceback and exits 2."""
@@ -17,3 +22,15 @@ class CheckpointError(UserError):
 
 class ResourceError(UserError):
     """The cluster cannot give what the run needs."""
+
+
+class EnvFaultError(UserError):
+    """An environment broke for good.
+
+    Attributes:
+        fault: what happened, with the record that the flight recorder writes down.
+    """
+
+    def __init__(self, message: str, fault: FaultEvent | None = None) -> None:
+        super().__init__(message)
+        self.fault = fault

@@ -7,12 +7,51 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 _LEFTOVER = re.compile(r"\.tmp-[0-9a-f]{32}$")
+
+
+def open_regular(path: Path, *, follow_links: bool = False) -> BinaryIO:
+    """Opens a regular file for reading; never waits, as opening a pipe does, and never touches a device.
+
+    Args:
+        path: of the file.
+        follow_links: whether it may be a link to one, as what a user names may be.
+
+    Raises:
+        OSError: it is missing, a link, not a regular file, or cannot be read.
+        ValueError: there is a NUL in the path.
+    """
+    descriptor = (_open_at_once if follow_links else without_links)(path, os.O_RDONLY)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def without_links(path: str | Path, flags: int) -> int:
+    """Opener for `open` that refuses a link in the last place, and does not wait for the other end of a pipe.
+
+    Raises:
+        OSError: the path is a link (ELOOP), or cannot be opened.
+    """
+    return _open_at_once(path, flags | os.O_NOFOLLOW)
+
+
+def _open_at_once(path: str | Path, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
 
 
 def write_synced(path: Path, data: bytes) -> None:

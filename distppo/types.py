@@ -7,7 +7,7 @@ M samples of a minibatch, *S observation shape, A action size.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -96,6 +96,96 @@ class PolicySnapshot(NamedTuple):
     parameters: np.ndarray
     obs_moments: Moments
     spec: PolicySpec
+
+
+class EnvCapture(NamedTuple):
+    """One environment's own state between two steps: numbers and JSON values, nothing that could run.
+
+    Attributes:
+        arrays: its arrays by name.
+        values: the rest, as JSON values that refer to the arrays by their names.
+        obstacle: why it cannot be captured; None: `arrays` and `values` hold it exactly.
+    """
+
+    arrays: dict[str, np.ndarray]
+    values: dict[str, Any]
+    obstacle: str | None
+
+
+class EnvStates(NamedTuple):
+    """Consecutive environments of a run between two fragments: with the snapshot and the iteration, all that decides the next one.
+
+    Attributes:
+        first_env: global index of environment n = 0.
+        observations: [N, *S] float64, raw: what the next action is chosen from.
+        lengths: [N] int64, env steps of the running episodes.
+        returns: [N] float64, sums of their raw rewards.
+        discounted_returns: [N] float64, G_t of the running episodes.
+        captures: N of them, the environments themselves.
+    """
+
+    first_env: int
+    observations: np.ndarray
+    lengths: np.ndarray
+    returns: np.ndarray
+    discounted_returns: np.ndarray
+    captures: tuple[EnvCapture, ...]
+
+
+class FlightRecord(NamedTuple):
+    """What led to a fault of one environment: enough to make it happen again.
+
+    Attributes:
+        env: its global index.
+        iteration: of the fragment.
+        step: timestep t inside the fragment at which it happened.
+        states: the environment alone, before the fragment; None if it could not be captured.
+        reset_seed: what it was reset with where `states` is None; None: it was in the middle of an episode.
+        observations: [K, *S] float64, raw, the last ones before the fault.
+        actions: [t+1, *action shape] float32, all it was given in this fragment, in its own units.
+        traceback: of the exception; empty where there was none.
+    """
+
+    env: int
+    iteration: int
+    step: int
+    states: EnvStates | None
+    reset_seed: int | None
+    observations: np.ndarray
+    actions: np.ndarray
+    traceback: str
+
+
+class FaultEvent(NamedTuple):
+    """Something that went wrong and what was done about it. One that is told this way did not end the run.
+
+    Attributes:
+        kind: what, a key of `FAULTS` in `distppo.metrics.keys`.
+        where: environments or process, for people.
+        why: the reason; may have several lines.
+        done: what was done about it.
+        times: how many it stands for, such as environments.
+        record: for the flight recorder, or None.
+    """
+
+    kind: str
+    where: str
+    why: str
+    done: str
+    times: int = 1
+    record: FlightRecord | None = None
+
+
+class Receipt(NamedTuple):
+    """What the driver hears of a fragment: small, since it goes there every iteration.
+
+    Attributes:
+        states: the worker's environments after the fragment, which are those before its next one.
+        faults: met while it was collected, in order.
+    """
+
+    states: EnvStates
+    faults: tuple[FaultEvent, ...]
 
 
 class EpisodeStats(NamedTuple):

@@ -1,4 +1,4 @@
-"""What every test gets: one compute thread and a quiet Ray."""
+"""What every test gets: one compute thread, a quiet Ray, and trust in the tests' own environments."""
 
 from __future__ import annotations
 
@@ -11,5 +11,6 @@ SETTINGS = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "DISTPPO_TRUST": " ".join(f"probe_envs:{name}-v0" for name in ("Endless", "Failing", "Logged", "Point", "Shaped", "Slow", "Wrapped")),
 }
 os.environ.update(SETTINGS)

@@ -85,7 +85,7 @@ class Failing(Point):
     """Fails after so many steps of its life.
 
     Args:
-        how: raise, nan, inf_reward, shape, reward_type, exit (of the process); in reset: reset, reset_shape.
+        how: raise, nan, inf_reward, huge_reward, shape, reward_type, exit (of the process); in reset: reset, reset_shape.
         after: steps that go well.
     """
 
@@ -117,6 +117,8 @@ class Failing(Point):
             observation = observation[:2]
         if self._how == "inf_reward":
             reward = np.inf
+        if self._how == "huge_reward":
+            reward = 1e37
         if self._how == "reward_type":
             reward = "much"
         return observation, reward, *rest

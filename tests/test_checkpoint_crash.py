@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from distppo import files
-from distppo.checkpoint import CheckpointStore, best_checkpoint, list_checkpoints, load_checkpoint, load_latest_valid
+from distppo.checkpoint import CheckpointStore, best_checkpoint, list_checkpoints, load_checkpoint, load_latest_valid, load_resolved
+from distppo.errors import CheckpointError
 
 OPERATIONS = ["mkdir", "open", "fsync", "replace", "rename", "unlink", "rmdir"]
 
@@ -180,6 +181,65 @@ def test_opening_a_store_removes_leftovers_of_dead_writers_but_not_of_living_one
         assert store.list() == []
         CheckpointStore(tmp_path, keep=2)
         assert living.exists() and not dead.exists() and mine.exists()
+
+
+WRITER = """
+import sys
+import numpy as np
+from distppo.checkpoint import CheckpointStore
+store = CheckpointStore(sys.argv[1], keep=2)
+for number in range(10**9):
+    # The second of each three replaces the first; the third is the best and stays until the next best.
+    iteration = number - number % 3 % 2
+    arrays = {"learner": {"parameters": np.full(5000, number, np.float32)}, "moments": {"mean": np.full(3, float(number))}}
+    store.save(iteration=iteration, env_steps=iteration, arrays=arrays, state={"number": number}, best=number % 3 == 2)
+    print(number, flush=True)
+"""
+
+
+@pytest.mark.parametrize("reference", ["", "@last", "@best"])
+def test_a_reader_sees_a_whole_checkpoint_while_others_are_written_replaced_and_pruned(tmp_path, reference):
+    with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as writer:
+        try:
+            for _ in range(6):
+                writer.stdout.readline()
+            numbers = set()
+            while len(numbers) < 12:
+                checkpoint = load_resolved(f"{tmp_path}{reference}", prefer="last")
+                newest, problems = load_latest_valid(tmp_path)
+                for whole in (checkpoint, newest):
+                    number = whole.state["number"]
+                    assert (whole.arrays["learner"]["parameters"] == number).all() and (whole.arrays["moments"]["mean"] == number).all()
+                assert problems == []
+                numbers.add(checkpoint.state["number"])
+                assert writer.poll() is None
+        finally:
+            writer.kill()
+    assert reference != "@best" or all(number % 3 == 2 for number in numbers)
+
+
+def test_a_store_does_not_write_through_a_link(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=r"checkpoints is a link; a run is written in its own folder alone"):
+        CheckpointStore(tmp_path / "run", keep=2)
+    assert os.listdir(tmp_path / "elsewhere") == []
+
+
+def test_a_leftover_that_leads_elsewhere_is_removed_and_what_it_leads_to_is_not(tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("mine")
+    store = CheckpointStore(tmp_path, keep=2)
+    for name in (f"ckpt_00000001.tmp-{'0' * 32}", "ckpt_00000002.old", f"latest.tmp-{'1' * 32}"):
+        (store.directory / name).symlink_to(precious)
+    inner = store.directory / f"ckpt_00000003.tmp-{'2' * 32}"
+    inner.mkdir()
+    (inner / "link").symlink_to(precious)
+    save(tmp_path, 2, 2.0)
+    assert (precious / "file").read_text() == "mine"
+    assert sorted(os.listdir(store.directory)) == ["ckpt_00000002", "latest"]
 
 
 if __name__ == "__main__":

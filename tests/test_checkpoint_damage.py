@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import shutil
 import struct
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -177,6 +179,85 @@ def test_hostile_safetensors_with_a_matching_hash_are_refused(checkpoint, data):
     reseal(checkpoint)
     with pytest.raises(CheckpointError, match=r"learner\.safetensors: not a readable safetensors"):
         load_checkpoint(checkpoint)
+
+
+def test_a_header_that_costs_more_than_its_bytes_is_refused_before_it_is_read(checkpoint):
+    entry = '"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    text = ("{" + ",".join(entry % number for number in range(180_000)) + "}").encode()
+    for data, message in [
+        (struct.pack("<Q", len(text)) + text, r"a header of \d+,\d+,\d+ bytes, more than the 8,388,608 allowed"),
+        (header({}).replace(b"{}", b'{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"a":1}'), "not a readable safetensors"),
+    ]:
+        (checkpoint / "learner.safetensors").write_bytes(data)
+        reseal(checkpoint)
+        with pytest.raises(CheckpointError, match=message):
+            load_checkpoint(checkpoint)
+
+
+def test_a_whole_checkpoint_is_bounded_not_only_each_file(checkpoint):
+    entries = {f"part{number}.safetensors": {"size": 1 << 30, "sha256": "0" * 64} for number in range(3)}
+    for name in entries:
+        with open(checkpoint / name, "wb") as sparse:
+            sparse.truncate(1 << 30)
+    fields = json.loads((checkpoint / "MANIFEST.json").read_text())
+    del fields["checksum"]
+    fields["files"] |= entries
+    fields["checksum"] = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+    (checkpoint / "MANIFEST.json").write_text(json.dumps(fields))
+    with pytest.raises(CheckpointError, match=r"MANIFEST\.json: damaged"):
+        load_checkpoint(checkpoint)
+
+
+def test_memory_is_not_taken_for_a_size_that_the_file_has_not(checkpoint):
+    fields = json.loads((checkpoint / "MANIFEST.json").read_text())
+    del fields["checksum"]
+    fields["files"]["learner.safetensors"]["size"] = 1 << 30
+    fields["checksum"] = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+    (checkpoint / "MANIFEST.json").write_text(json.dumps(fields))
+    tracemalloc.start()
+    with pytest.raises(CheckpointError, match=r"learner\.safetensors: cut short"):
+        load_checkpoint(checkpoint)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path):
+    store = CheckpointStore(tmp_path, keep=2)
+    deep: dict[str, object] = {}
+    for state, message in [
+        ({"a": 10**100}, "an integer of 101 characters"),
+        ({"a": "\ud800"}, "surrogate"),
+        ({"a": functools.reduce(lambda inner, _: {"a": inner}, range(70), deep)}, "nested more than 64 deep"),
+        ({"a": "x" * (33 << 20)}, "could not be read again"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            store.save(iteration=1, env_steps=1, arrays={}, state=state)
+    assert list(store.directory.iterdir()) == []
+
+
+def test_a_manifest_that_names_fewer_files_gives_those_and_no_more(checkpoint):
+    files = manifest_files(checkpoint)
+    del files["normalizer.safetensors"]
+    reseal(checkpoint, files=files)
+    assert set(load_checkpoint(checkpoint).arrays) == {"learner"}
+    del files["state.json"]
+    reseal(checkpoint, files=files)
+    with pytest.raises(CheckpointError, match=r"MANIFEST\.json: damaged"):
+        load_checkpoint(checkpoint)
+
+
+def test_a_link_in_a_run_is_no_checkpoint_of_it(tmp_path):
+    save(tmp_path / "other")
+    path = save(tmp_path / "run")
+    (path.parent / "ckpt_00000002").symlink_to(tmp_path / "other" / "checkpoints" / "ckpt_00000001")
+    checkpoint, problems = load_latest_valid(tmp_path / "run")
+    assert checkpoint.path == path and "ckpt_00000002: a link, which a run never holds" in problems[0]
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "checkpoints").symlink_to(path.parent)
+    assert list_checkpoints(tmp_path / "linked") == []
+    with pytest.raises(CheckpointError, match=r"checkpoints: a link, which a run never holds"):
+        load_latest_valid(tmp_path / "linked")
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a": NaN}', '{"a": Infinity}', "[]", "1", "", '{"a": ' + "9" * 5000 + "}", "\ufeff{}"])

@@ -109,6 +109,18 @@ def test_resuming_a_damaged_checkpoint_named_exactly_is_refused(root, reference)
         load_for_resume(reference)
 
 
+@pytest.mark.parametrize("content", [b"", b"ckpt_00000001", b"../../new\n", b"\xff", b"x" * 10_000])
+def test_a_damaged_pointer_hides_no_checkpoint(root, content):
+    checkpoints = root / "runs" / "old" / "checkpoints"
+    for pointer in ("best", "latest"):
+        (checkpoints / pointer).write_bytes(content)
+    assert load_for_resume("old")[0].iteration == load_for_resume("old@last")[0].iteration == 3
+    if content != b"ckpt_00000001":
+        assert resolve_checkpoint("old", prefer="best").name == "ckpt_00000003"
+        with pytest.raises(CheckpointError, match=r"(?s)the file `best` is damaged.*old@2000"):
+            resolve_checkpoint("old@best", prefer="best")
+
+
 def test_resuming_a_run_takes_the_last_not_the_best(root):
     assert load_for_resume("old")[0].iteration == 3
     assert load_for_resume("old@best")[0].iteration == 2

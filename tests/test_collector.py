@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
+from probe_envs import Point
 from scripted_env import Scripted, gaussian_observations, spec_of
 
 from distppo.algo.moments import moments_of, standard_deviation
+from distppo.algo.seeding import Purpose, env_seed
 from distppo.collector import RolloutCollector
 from distppo.config import load_config
-from distppo.envs import VectorStepper
-from distppo.errors import UserError
+from distppo.envs import VectorStepper, joined, make_env, part_of
+from distppo.errors import EnvFaultError, UserError
 from distppo.learner.steps import split_parameters
 from distppo.models.actor_critic import ActorCritic, initial_parameters
 from distppo.types import PolicySnapshot, PolicySpec
@@ -25,9 +28,16 @@ def make(length=10, terminates=False, observe=None, reward=lambda o, a, t: 1.0, 
     return env, spec_of(env, limit)
 
 
-def collector_of(make_env=make, num_envs=2, first_env=0, num_steps=25, **settings):
+def collector_of(make_env=make, num_envs=2, first_env=0, num_steps=25, states=None, first_iteration=0, **settings):
     config = load_config(num_envs=4, num_steps=num_steps, mini_batch_size=5, **settings)
-    return RolloutCollector(config, make_env, VectorStepper, first_env=first_env, num_envs=num_envs), config
+    place = {"first_env": first_env, "num_envs": num_envs, "first_iteration": first_iteration}
+    return RolloutCollector(config, make_env, VectorStepper, states=states, **place), config
+
+
+def bits_of(rollout):
+    """Everything in a rollout but its wall time, as bytes."""
+    parts = [*rollout[3:10], *rollout.final_observations, *rollout.obs_moments, *rollout.return_moments]
+    return [np.asarray(part).tobytes() for part in parts if isinstance(part, np.ndarray)] + [rollout.episodes]
 
 
 def snapshot_of(config, spec, moments=None, version=0, clip=10.0):
@@ -138,6 +148,64 @@ def test_what_an_environment_does_depends_on_its_index_not_on_who_hosts_it():
         np.testing.assert_allclose(whole.actions[:, 1], part.actions[:, 0], atol=1e-6)
 
 
+def make_point():
+    env = Point(termination=0.1)
+    return env, spec_of(env, 15)
+
+
+def test_a_fragment_is_a_function_of_snapshot_iteration_and_states():
+    """A collector made from the states before a fragment collects it again, bit for bit, episodes that began before it included."""
+    first, config = collector_of(make_point)
+    snapshot = snapshot_of(config, first.spec)
+    first.collect(snapshot, 0)
+    states = first.receipt().states
+    expected = bits_of(first.collect(snapshot, 1))
+    after = first.receipt().states
+    second, _ = collector_of(make_point, states=states, first_iteration=1)
+    assert bits_of(second.collect(snapshot, 1)) == expected
+    receipt = second.receipt()
+    assert receipt.faults == ()
+    assert bits_of(second.collect(snapshot, 2)) == bits_of(first.collect(snapshot, 2))
+    assert [array.tobytes() for array in after[1:5]] == [array.tobytes() for array in receipt.states[1:5]]
+
+
+def test_states_are_cut_and_joined_at_environments():
+    """What two environments had, two collectors of one go on with; to rounding, since the network sees other rows."""
+    both, config = collector_of(make_point)
+    snapshot = snapshot_of(config, both.spec)
+    both.collect(snapshot, 0)
+    states = both.receipt().states
+    whole = both.collect(snapshot, 1)
+    for env in range(2):
+        part, _ = collector_of(make_point, num_envs=1, first_env=env, states=part_of(states, env, 1))
+        np.testing.assert_allclose(part.collect(snapshot, 1).rewards[:, 0], whole.rewards[:, env], rtol=1e-4)
+    again = joined([part_of(states, 1, 1), part_of(states, 0, 1)])
+    assert again.observations.tobytes() == states.observations.tobytes() and again.captures == states.captures
+
+
+def test_an_environment_that_cannot_be_captured_starts_a_new_episode_and_that_is_told_once():
+    """The same new episode whenever it happens in this iteration; its books begin with it."""
+    first, config = collector_of()  # its environments hold functions with memories
+    snapshot = snapshot_of(config, first.spec)
+    first.collect(snapshot, 0)
+    states = first.receipt().states
+    runs = [collector_of(states=states, first_iteration=1)[0] for _ in range(2)]
+    rollouts = [bits_of(run.collect(snapshot, 1)) for run in runs]
+    assert rollouts[0] == rollouts[1]
+    (fault,) = runs[0].receipt().faults
+    assert (fault.kind, fault.where, fault.times) == ("episode_restarted", "environments 0, 1", 2)
+    assert "Scripted._observe is a builtins.function" in fault.why
+    assert runs[0].receipt().faults == ()
+    assert rollouts[0][-1][0].length == 10
+
+
+def test_states_are_small():
+    """They travel to the driver every iteration: under 2 kB for an environment of HalfCheetah."""
+    config = load_config(num_envs=4, num_steps=16, mini_batch_size=16)
+    collector = RolloutCollector(config, lambda: make_env(config.env), VectorStepper, first_env=0, num_envs=4)
+    assert len(pickle.dumps(collector.receipt(), 5)) < 4 * 2000
+
+
 def test_noise_is_drawn_anew_every_iteration_and_is_standard_normal():
     collector, config = collector_of(num_steps=5000, initial_log_std=0.5)
     snapshot = snapshot_of(config, collector.spec)
@@ -168,17 +236,140 @@ def test_actions_are_stored_as_sampled_and_sent_clipped_and_rescaled():
     ("spoil", "message"),
     [
         ({"reward": lambda o, a, t: float("nan") if t == 4 else 0.0}, r"environment 0 .* gave reward = nan at step 4"),
+        ({"reward": lambda o, a, t: 1e300 if t == 4 else 0.0}, r"environment 0 .* gave reward = inf at step 4"),
         ({"observe": lambda env, step: np.array([0.0, np.inf if step == 5 else 0.0, 0.0])}, r"gave observation element 1 = inf at step 4"),
+        ({"observe": lambda env, step: np.array([0.0, -1e200 if step == 5 else 0.0, 0.0])}, r"observation element 1 = -1e\+200 at step 4"),
         (
-            {"observe": lambda env, step: np.full(3, np.nan if step == 10 else 0.0)},
-            r"environment 0 .* ended step 9 .* non-finite observation",
+            {"observe": lambda env, step: np.full(3, np.nan if step == 0 else 0.0)},
+            r"observation element 0 = nan in its reset",
         ),
+        ({"observe": lambda env, step: np.full(3, np.nan if step == 10 else 0.0)}, r"environment 0 .* ended in observation .* at step 9"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast:RuntimeWarning")
 def test_nothing_non_finite_gets_into_a_fragment(spoil, message):
+    """Environment, step and element are named; the record has what is needed to see it again."""
     collector, config = collector_of(lambda: make(**spoil))
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(EnvFaultError, match=message) as caught:
         collector.collect(snapshot_of(config, collector.spec), 0)
+    assert caught.value.fault.kind == "env_nonfinite"
+    assert caught.value.fault.record.reset_seed == env_seed(0, Purpose.ENV_RESET, 0, 0)
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+def test_raw_observations_must_fit_the_network_s_numbers_where_they_are_not_normalized():
+    collector, config = collector_of(lambda: make(observe=lambda env, step: np.full(3, 1e60 if step == 5 else 0.0)))
+    collector.collect(snapshot_of(config, collector.spec), 0)
+    with pytest.raises(EnvFaultError, match=r"element 0 = 1e\+60 at step 4"), np.errstate(over="ignore"):
+        collector_of(lambda: make(observe=lambda env, step: np.full(3, 1e60 if step == 5 else 0.0)))[0].collect(
+            snapshot_of(config, collector.spec, clip=None), 0
+        )
+
+
+def test_a_policy_that_diverged_is_told_from_an_environment_that_did():
+    collector, config = collector_of(on_nonfinite="drop")
+    snapshot = snapshot_of(config, collector.spec)
+    snapshot.parameters[0] = np.nan
+    with pytest.raises(UserError, match=r"the policy of version 0 diverged: environment 0 .* action element 0 = nan at step 0"):
+        collector.collect(snapshot, 0)
+
+
+class Breaking(Point):
+    """Breaks at its k-th step, if it is the one: what it is was decided when it was made."""
+
+    def __init__(self, at, how):
+        super().__init__(termination=0.1)
+        self._left, self._how = at, how
+
+    def step(self, action):
+        self._left -= 1
+        if self._left == 0 and self._how == "raise":
+            raise RuntimeError("the wheel came off")
+        observation, *rest = super().step(action)
+        return (observation * np.nan if self._left == 0 else observation), *rest
+
+
+def breaking(lives, how="raise"):
+    """A `make_env` whose environments break after so many steps each, in the order they are made; the rest never do."""
+    lives = iter(lives)
+
+    def make_breaking():
+        env = Breaking(next(lives, 0), how)
+        return env, spec_of(env, 15)
+
+    return make_breaking
+
+
+@pytest.mark.parametrize("how", ["raise", "nan"])
+def test_only_the_broken_environment_is_made_anew_and_its_column_has_exactly_its_steps(how):
+    """The others are as in a fragment where nothing happened; the column is a fragment of its own from a reset, books included."""
+    settings = {"num_envs": 3, "overrides": {"fault.on_nonfinite": "drop"}}
+    whole, config = collector_of(breaking([]), **settings)
+    collector, _ = collector_of(breaking([0, 37, 0], how), **settings)
+    snapshot = snapshot_of(config, whole.spec)
+    for iteration in range(2):
+        expected, rollout = whole.collect(snapshot, iteration), collector.collect(snapshot, iteration)
+    for mine, its in zip(rollout[3:9], expected[3:9], strict=True):
+        np.testing.assert_array_equal(mine[:, [0, 2]], its[:, [0, 2]])
+    assert [e for e in rollout.episodes if e.env_index != 1] == [e for e in expected.episodes if e.env_index != 1]
+    assert sorted(rollout.episodes, key=lambda e: (e.step, e.env_index)) == list(rollout.episodes)
+    ended = rollout.terminations[:, 1] | rollout.truncations[:, 1]
+    mine = [e for e in rollout.episodes if e.env_index == 1]
+    assert [e.step for e in mine] == np.flatnonzero(ended).tolist() and mine[0].length == mine[0].step + 1
+    assert rollout.obs_moments.count == rollout.return_moments.count == 25 and np.isfinite(rollout.obs_moments.m2).all()
+    np.testing.assert_allclose(rollout.obs_moments.mean[1], collector._raw[:-1, 1].mean(axis=0))
+    assert set(rollout.final_observations.envs.tolist()) <= {0, 1, 2}
+    (fault,) = collector.receipt().faults
+    assert fault.kind == {"raise": "env_error", "nan": "env_nonfinite"}[how]
+    assert fault.where == "environment 1, iteration 1, step 11 of the fragment" and "attempt 1" in fault.done
+    # It goes on like any other, and what it collects is a function of its state too.
+    states = collector.receipt().states
+    again, _ = collector_of(breaking([]), states=states, first_iteration=2, **settings)
+    assert bits_of(again.collect(snapshot, 2)) == bits_of(collector.collect(snapshot, 2))
+
+
+def test_the_new_episode_is_another_one_at_every_attempt_and_the_same_in_every_repetition():
+    """Otherwise what led to the fault would be repeated; and a worker that is replaced collects the same."""
+    first_rows = []
+    for lives in ([30, 0], [30, 20, 0], [30, 20, 0]):
+        collector, config = collector_of(breaking(lives), num_envs=1, overrides={"fault.env_restart_backoff": 0})
+        snapshot = snapshot_of(config, collector.spec)
+        collector.collect(snapshot, 0)
+        first_rows.append(bits_of(collector.collect(snapshot, 1))[0])
+        assert len(collector.receipt().faults) == len(lives) - 1
+    assert first_rows[1] == first_rows[2] != first_rows[0]
+
+
+def test_an_environment_that_cannot_be_made_again_is_tried_again_too():
+    """A licence server that is away for a moment."""
+    lives = breaking([10, 0, 0])
+    made = []
+
+    def make_sometimes():
+        made.append(None)
+        if len(made) == 2:
+            raise UserError("no licence")
+        return lives()
+
+    collector, config = collector_of(make_sometimes, num_envs=1, overrides={"fault.env_restart_backoff": 0})
+    rollout = collector.collect(snapshot_of(config, collector.spec), 0)
+    assert rollout.obs_moments.count == 25 and len(made) == 3
+    assert [fault.why.splitlines()[-1].strip() for fault in collector.receipt().faults] == [
+        "RuntimeError: the wheel came off",
+        "no licence",
+    ]
+
+
+@pytest.mark.parametrize("restarts", [0, 2])
+def test_after_so_many_attempts_the_traceback_is_the_message(restarts):
+    collector, config = collector_of(
+        breaking([10] * 9), num_envs=1, overrides={"fault.max_env_restarts": restarts, "fault.env_restart_backoff": 0}
+    )
+    with pytest.raises(EnvFaultError, match="RuntimeError: the wheel came off") as caught:
+        collector.collect(snapshot_of(config, collector.spec), 0)
+    assert ("made anew 2 times for this fragment (fault.max_env_restarts)" in str(caught.value)) == (restarts > 0)
+    record = caught.value.fault.record
+    assert (record.step, len(record.actions), len(record.observations)) == (9, 10, 10)
 
 
 def test_a_worker_does_not_import_torch():

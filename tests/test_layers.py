@@ -15,13 +15,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "distppo"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-BASE = frozenset({"types", "errors", "files", "config"})
+BASE = frozenset({"types", "errors", "files", "strict_json", "config"})
 LAYERS = (
     BASE,
     frozenset({"algo"}),
     frozenset({"models"}),
     frozenset({"envs", "collector", "learner", "checkpoint", "metrics", "console"}),
     frozenset({"evaluation", "report"}),
+    frozenset({"flight"}),
     frozenset({"runtime"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),

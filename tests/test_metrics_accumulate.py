@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distppo.metrics import EVENTS, KEYS, PHASES, EpisodeWindow, Mean, PhaseTimer, machine_info
+from distppo.metrics import EVENTS, FAULT_METRICS, FAULTS, KEYS, PHASES, EpisodeWindow, Mean, PhaseTimer, machine_info
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "metrics.md"
 
@@ -125,3 +125,10 @@ def test_the_document_has_every_metric_with_its_meaning_unit_range_and_advice():
 
 def test_the_document_has_every_event():
     assert {kind: cells[0] for kind, cells in documented("Kind").items()} == EVENTS
+
+
+def test_the_document_has_every_fault_and_what_counts_it():
+    documented_faults = documented("Fault")
+    assert {kind: cells[0] for kind, cells in documented_faults.items()} == FAULTS
+    assert {kind: cells[1].strip("`") for kind, cells in documented_faults.items()} == FAULT_METRICS
+    assert set(FAULT_METRICS.values()) == {key for key in KEYS if key.startswith("faults/")}

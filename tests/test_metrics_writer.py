@@ -261,3 +261,78 @@ def test_the_summary_is_strict_json_and_replaced_in_one_step(tmp_path):
 def test_importing_metrics_imports_neither_tensorboardx_nor_torch():
     code = "import sys, distppo.metrics; sys.exit(bool({'tensorboardX', 'torch', 'numpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"time/total_timesteps": true}',
+        b'{"time/total_timesteps": -1}',
+        b'{"time/total_timesteps": 9223372036854775808}',
+        b'{"time/total_timesteps": 1, "a": [1]}',
+        b'{"time/total_timesteps": 1, "a": "text"}',
+        b'{"time/total_timesteps": 1, "a": 1e999}',
+        b'{"time/total_timesteps": 1, "a": 1, "a": 2}',
+        b'{"event": 1}',
+        b'{"event": "resumed", "env_steps": true}',
+        b'{"event": "x", "text": "\\ud800"}',
+        b'{"event": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"event": "x", "text": "' + b"x" * (1 << 20) + b'"}',
+    ],
+    ids=lambda line: line[:40].decode(),
+)
+def test_a_line_that_no_writer_writes_is_damage_and_named(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"time/total_timesteps": 1}\n' + line + b"\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2: this line is damaged"):
+        read_metrics(path)
+
+
+def test_many_resumes_cost_no_more_than_their_lines(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    rows = b"".join(b'{"time/total_timesteps": %d}\n' % steps for steps in range(20_000))
+    path.write_bytes(rows + b'{"event": "resumed", "env_steps": 19999}\n' * 20_000)
+    assert len(read_metrics(path)) == 20_000  # every resume over every row would be 400 million looks
+
+
+def test_endlessly_many_different_metrics_are_refused(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"".join(b'{"time/total_timesteps": 1, "k%d": 1}\n' % number for number in range(5000)))
+    with pytest.raises(UserError, match="more than 4,096 different metrics"):
+        read_metrics(path)
+
+
+def test_a_metrics_file_that_is_none_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "folder").mkdir()
+    with open(tmp_path / "huge", "wb") as sparse:
+        sparse.truncate(1 << 40)
+    for name in ("pipe", "zero", "folder", "huge", "missing"):
+        with pytest.raises(UserError, match=name):
+            read_metrics(tmp_path / name)
+
+
+def test_a_writer_does_not_write_through_a_link(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").symlink_to(precious)
+    with pytest.raises(OSError):
+        RunWriter(tmp_path / "run")
+    assert precious.read_text() == "mine"
+
+
+def test_a_long_tail_without_an_end_is_cut_off_in_blocks(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"time/total_timesteps": 1}\n' + b"\0" * (3 << 20))
+    with RunWriter(tmp_path) as writer:
+        writer.row(row(2))
+    assert [line[STEPS] for line in read_metrics(path)] == [1, 2]
+
+
+def test_whatever_is_in_an_event_can_be_read_again(tmp_path):
+    with RunWriter(tmp_path) as writer:
+        writer.event("error", path="\udc80 undecodable", message="x" * (3 << 20), **{"\udc80": 1})
+        writer.row(row(1))
+    assert read_metrics(tmp_path / "metrics.jsonl") == [row(1)]

@@ -113,6 +113,12 @@ def _pieces(layout: tuple[ParameterSlot, ...], towers: int) -> np.ndarray:
     return np.array([pieces + [(0, 0)] * (longest - len(pieces)) for pieces in owned], np.int64)
 
 
+def cache_folder() -> str:
+    """Returns where numba keeps the compiled kernels."""
+    folder: str = _epoch.stats.cache_path
+    return folder
+
+
 def fused_epoch(
     network: Network,
     vectors: OptimizerVectors,

@@ -5,7 +5,7 @@ lists the size and SHA-256 of the others. The small files `latest` and `best` be
 """
 
 from distppo.checkpoint.reader import Checkpoint, CheckpointInfo, best_checkpoint, list_checkpoints, load_checkpoint, load_latest_valid
-from distppo.checkpoint.resolve import load_for_resume, resolve_checkpoint
+from distppo.checkpoint.resolve import load_for_resume, load_resolved, resolve_checkpoint
 from distppo.checkpoint.store import CheckpointStore
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "load_checkpoint",
     "load_for_resume",
     "load_latest_valid",
+    "load_resolved",
     "resolve_checkpoint",
 ]

@@ -6,17 +6,21 @@ import hashlib
 import json
 import os
 import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 from distppo.errors import CheckpointError
+from distppo.files import open_regular
+from distppo.strict_json import parse_strictly
 
 MANIFEST_NAME = "MANIFEST.json"
 STATE_NAME = "state.json"
 ARRAYS_SUFFIX = ".safetensors"
 FORMAT_VERSION = 1
+MAX_STATE_BYTES = 32 << 20
+MAX_BYTES = 2 << 30
+"""Of a whole checkpoint, which is read into memory: over a hundred million parameters with Adam's moments."""
 ADVICE = "Use another checkpoint of the run, or restore this one from a copy."
 
 _FORMAT = "distppo checkpoint"
@@ -25,7 +29,6 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SAVED_AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
 _MAX_MANIFEST_BYTES = 1 << 20
 _MAX_FILES = 256
-_MAX_FILE_BYTES = 16 << 30
 
 
 class FileEntry(NamedTuple):
@@ -92,21 +95,18 @@ def read_manifest(directory: Path) -> Manifest:
     return Manifest(files=files, **{name: fields[name] for name in ("iteration", "env_steps", "serial", "saved_at")})
 
 
-def read_file(path: Path, *, limit: int = _MAX_FILE_BYTES) -> bytes:
+def read_file(path: Path, *, limit: int) -> bytes:
     """Content of a regular file of at most `limit` bytes; links are not followed and devices not waited for.
 
     Raises:
         CheckpointError: It is missing, unreadable, too large or not a regular file.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise CheckpointError(f"{path}: not a regular file. {ADVICE}")
-            if status.st_size > limit:
-                raise CheckpointError(f"{path}: {status.st_size:,} bytes, more than the {limit:,} expected. {ADVICE}")
-            return file.read(limit)
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise CheckpointError(f"{path}: {size:,} bytes, more than the {limit:,} expected. {ADVICE}")
+            return file.read(size)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: missing, so the checkpoint is incomplete. {ADVICE}") from None
     except OSError as error:
@@ -115,22 +115,18 @@ def read_file(path: Path, *, limit: int = _MAX_FILE_BYTES) -> bytes:
 
 
 def parse_json(data: bytes, path: Path) -> dict[str, Any]:
-    """A JSON object from strict JSON; `path` is for the message.
+    """A JSON object, read strictly; `path` is for the message.
 
     Raises:
         CheckpointError: It is not that.
     """
     try:
-        fields = json.loads(data.decode(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: damaged, not JSON. {ADVICE}") from error
+        fields = parse_strictly(data)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged, not JSON as distppo writes it ({error}). {ADVICE}") from error
     if not isinstance(fields, dict):
         raise CheckpointError(f"{path}: damaged, not a JSON object. {ADVICE}")
     return fields
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _checksum(fields: Mapping[str, Any]) -> str:
@@ -152,11 +148,13 @@ def _is_sound(fields: Mapping[str, Any]) -> bool:
         return False
     if not isinstance(files, dict) or STATE_NAME not in files or len(files) > _MAX_FILES:
         return False
-    return all((name == STATE_NAME or is_arrays_name(name)) and _is_entry(entry) for name, entry in files.items())
+    if not all((name == STATE_NAME or is_arrays_name(name)) and _is_entry(entry) for name, entry in files.items()):
+        return False
+    return files[STATE_NAME]["size"] <= MAX_STATE_BYTES and sum(entry["size"] for entry in files.values()) <= MAX_BYTES
 
 
 def _is_entry(entry: object) -> bool:
     if not isinstance(entry, dict) or entry.keys() != set(FileEntry._fields):
         return False
     size, sha256 = entry["size"], entry["sha256"]
-    return _is_count(size) and size <= _MAX_FILE_BYTES and isinstance(sha256, str) and _SHA256.fullmatch(sha256) is not None
+    return _is_count(size) and isinstance(sha256, str) and _SHA256.fullmatch(sha256) is not None

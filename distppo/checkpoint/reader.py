@@ -78,10 +78,31 @@ def checkpoint_name(iteration: int) -> str:
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Loads a checkpoint directory, trusting nothing before its manifest and executing nothing.
 
+    One that its run replaces or removes meanwhile is read as its replacement, or is not there: never half of each.
+
     Raises:
         CheckpointError: It is missing, foreign, incomplete, damaged or of a newer format. The message names the file and what to do.
     """
     directory = Path(path)
+    while True:
+        before = _identity(directory)
+        try:
+            return _load(directory)
+        except CheckpointError:
+            if _identity(directory) == before:
+                raise
+
+
+def _identity(directory: Path) -> tuple[int, int] | None:
+    """What tells a directory from another that has taken its name; None if there is none."""
+    try:
+        status = os.stat(directory)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _load(directory: Path) -> Checkpoint:
     if not os.path.lexists(directory / MANIFEST_NAME):
         raise CheckpointError(explain_foreign(directory))
     manifest = read_manifest(directory)
@@ -95,12 +116,17 @@ def scan_run(run_directory: Path) -> tuple[list[CheckpointInfo], list[str]]:
     """Checkpoints with a sound manifest, oldest save first, and what is wrong with the others."""
     directory = Path(run_directory) / CHECKPOINTS
     found, problems = [], []
+    if directory.is_symlink():
+        return [], [f"{directory}: a link, which a run never holds. Name a checkpoint where it really lies"]
     for name in sorted(_names(directory)):
         path = directory / name
         try:
+            if path.is_symlink():
+                raise CheckpointError(f"{path}: a link, which a run never holds. {ADVICE}")
             found.append(_info(path, read_manifest(path)))
         except CheckpointError as error:
-            problems.append(str(error))
+            if os.path.lexists(path):  # else its run has removed it meanwhile
+                problems.append(str(error))
     return sorted(found, key=lambda info: (info.serial, info.iteration)), problems
 
 
@@ -124,11 +150,17 @@ def load_latest_valid(run_directory: Path) -> tuple[Checkpoint, list[str]]:
         CheckpointError: There is none. The message has what is wrong with each.
     """
     found, problems = scan_run(run_directory)
+    removed = False
     for info in reversed(found):
         try:
             return load_checkpoint(info.path), problems
         except CheckpointError as error:
-            problems.append(str(error))
+            if os.path.lexists(info.path):
+                problems.append(str(error))
+            else:
+                removed = True
+    if removed:  # By the run's own process, which has newer ones then.
+        return load_latest_valid(run_directory)
     if problems:
         raise CheckpointError("\n".join([f"{run_directory}: no checkpoint of this run can be loaded:", *problems]))
     raise CheckpointError(explain_foreign(Path(run_directory)))
@@ -158,10 +190,20 @@ def _info(path: Path, manifest: Manifest) -> CheckpointInfo:
 
 
 def _pointed_to(run_directory: Path, pointer: str) -> CheckpointInfo | None:
-    directory = Path(run_directory) / CHECKPOINTS
+    path = Path(run_directory) / CHECKPOINTS / pointer
+    name = _read_pointer(path)
+    while name is not None:
+        for info in list_checkpoints(run_directory):
+            if info.path.name.removesuffix(RETIRED) == name:
+                return info
+        before, name = name, _read_pointer(path)
+        if name == before:  # else it was moved while the checkpoints were listed
+            break
+    return None
+
+
+def _read_pointer(path: Path) -> str | None:
     try:
-        name = read_file(directory / pointer, limit=_MAX_POINTER_BYTES).decode("ascii", "replace").strip()
+        return read_file(path, limit=_MAX_POINTER_BYTES).decode("ascii", "replace").strip()
     except CheckpointError:
         return None
-    found = (info for info in list_checkpoints(run_directory) if info.path.name.removesuffix(RETIRED) == name)
-    return next(found, None)

@@ -47,6 +47,18 @@ def resolve_checkpoint(reference: str, *, prefer: Literal["best", "last"], runs_
     return path if which == ITSELF else _choose(path, which or prefer, fallback=not which)
 
 
+def load_resolved(reference: str, *, prefer: Literal["best", "last"], runs_root: Path = Path("runs")) -> Checkpoint:
+    """Loads the checkpoint that `reference` names; arguments and errors as of `resolve_checkpoint` and `load_checkpoint`."""
+    while True:
+        path = resolve_checkpoint(reference, prefer=prefer, runs_root=runs_root)
+        try:
+            return load_checkpoint(path)
+        except CheckpointError:
+            if os.path.lexists(path):
+                raise
+            # The run goes on, and has removed it since it was found.
+
+
 def load_for_resume(reference: str, *, runs_root: Path = Path("runs")) -> tuple[Checkpoint, list[str]]:
     """Loads the checkpoint to go on from.
 
@@ -98,7 +110,8 @@ def _choose(run: Path, which: str, *, fallback: bool) -> Path:
         best = best_checkpoint(run)
         if best or fallback:
             return (best or found[-1]).path
-        raise CheckpointError(f"{run}: no checkpoint is marked best, since no evaluation has chosen one. It has:\n{_list_checkpoints(run)}")
+        reason = "the file `best` is damaged" if os.path.lexists(run / CHECKPOINTS / BEST) else "since no evaluation has chosen one"
+        raise CheckpointError(f"{run}: no checkpoint is marked best, {reason}. It has:\n{_list_checkpoints(run)}")
     digits = which.replace(",", "").replace("_", "")
     exact = [info.path for info in found if str(info.env_steps) == digits]
     if exact:

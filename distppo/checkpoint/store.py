@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 
 from distppo.checkpoint.content import encode_arrays, encode_state
-from distppo.checkpoint.manifest import ARRAYS_SUFFIX, MANIFEST_NAME, STATE_NAME, Manifest, describe_file, encode_manifest, is_arrays_name
+from distppo.checkpoint.manifest import (
+    ARRAYS_SUFFIX,
+    MANIFEST_NAME,
+    MAX_BYTES,
+    MAX_STATE_BYTES,
+    STATE_NAME,
+    Manifest,
+    describe_file,
+    encode_manifest,
+    is_arrays_name,
+)
 from distppo.checkpoint.reader import BEST, CHECKPOINTS, LATEST, RETIRED, CheckpointInfo, best_checkpoint, checkpoint_name, list_checkpoints
 from distppo.errors import CheckpointError
 from distppo.files import discard, remove_leftovers, staging_directory, sync_directory, write_atomic, write_synced
@@ -30,6 +40,7 @@ class CheckpointStore:
         keep: checkpoints kept, newest first, at least two (one may turn out damaged); the best is kept besides.
 
     Raises:
+        CheckpointError: `checkpoints` is a link, through which another folder would be written to.
         OSError: The directory cannot be created.
     """
 
@@ -37,6 +48,8 @@ class CheckpointStore:
         self.run_directory = Path(run_directory)
         self.directory = self.run_directory / CHECKPOINTS
         self._keep = max(keep, _MIN_KEPT)
+        if self.directory.is_symlink():
+            raise CheckpointError(f"{self.directory} is a link; a run is written in its own folder alone. Put the folder itself there")
         self.directory.mkdir(parents=True, exist_ok=True)
         sync_directory(self.run_directory)
         self._recover()
@@ -71,6 +84,11 @@ class CheckpointStore:
             if not is_arrays_name(name):
                 raise ValueError(f"{name!r} cannot be the name of a checkpoint's file; letters, digits, _ and - can")
         contents[STATE_NAME] = encode_state(state)
+        size = sum(map(len, contents.values()))
+        if size > MAX_BYTES or len(contents[STATE_NAME]) > MAX_STATE_BYTES:
+            raise ValueError(
+                f"a checkpoint of {size:,} bytes, {len(contents[STATE_NAME]):,} of them in {STATE_NAME}, could not be read again"
+            )
         target = self.directory / checkpoint_name(iteration)
         manifest = Manifest(
             iteration=int(iteration),

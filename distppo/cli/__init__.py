@@ -55,7 +55,12 @@ def _print_error(error: UserError) -> None:
     lines = str(error).splitlines() or [type(error).__name__]
     if isinstance(error, ConfigError) and len(lines) > 1:
         lines = [f"{len(lines)} problems:", *(f"  {line}" for line in lines)]
-    print("error: " + "\n".join(lines), file=sys.stderr)
+    print("error: " + "\n".join(map(_printable, lines)), file=sys.stderr)
+
+
+def _printable(line: str) -> str:
+    """Returns the line with escapes for what a terminal would obey: a message can quote a stranger's file names."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def _reader_has_gone() -> bool:

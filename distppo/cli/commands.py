@@ -25,6 +25,7 @@ class Command(NamedTuple):
 COMMANDS = (
     Command("train", "Train a policy, or go on with a run.", "distppo.cli.train"),
     Command("evaluate", "Play a trained policy and report its returns.", "distppo.cli.evaluate"),
+    Command("replay", "Step an environment to a fault that a run has recorded.", "distppo.cli.replay"),
     Command("config", "Show or check the settings.", "distppo.cli.config"),
 )
 

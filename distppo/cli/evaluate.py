@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from distppo.cli.parser import Parser
+from distppo.cli.settings import add_trust_flag
 from distppo.config.coerce import PlainText, coerce
 from distppo.config.fields import FIELDS
 
@@ -38,6 +39,7 @@ def main(argv: Sequence[str], program: str) -> int:
             episodes=arguments.episodes,
             seed=arguments.seed,
             deterministic=arguments.deterministic,
+            trust=arguments.trust,
         )
     print(json.dumps(as_json(result)) if arguments.json else as_table(result))
     return 0
@@ -89,6 +91,7 @@ def _parser(program: str) -> Parser:
     parser.add_argument(
         "checkpoint", metavar="CHECKPOINT", help="a checkpoint, a run directory (its best, else its last) or latest, the newest run"
     )
+    add_trust_flag(parser.add_argument_group("trust", "What --env names is trusted without it."))
     group = parser.add_argument_group("episodes")
     group.add_argument("--env", metavar="ID", help="play in this environment (default: the one it was trained in)")
     group.add_argument(

@@ -13,6 +13,7 @@ from distppo.config.overrides import Assignment, Overrides
 from distppo.config.schema import Config
 from distppo.config.sources import from_texts
 from distppo.config.suggest import shortened
+from distppo.config.trust import TRUST_VARIABLE
 
 
 class Flag(NamedTuple):
@@ -62,6 +63,17 @@ def add_setting_flags(parser: argparse.ArgumentParser) -> None:
         for flag in flags:
             field = FIELDS[flag.key]
             group.add_argument(flag.name, metavar=_placeholder(field), help=_help(field))
+
+
+def add_trust_flag(group: argparse._ActionsContainer) -> None:
+    """Adds --trust, for commands that read settings out of checkpoints."""
+    group.add_argument(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="MODULE:NAME",
+        help=f"code that the file may have imported, which it does not by its own word; may be repeated (always: {TRUST_VARIABLE})",
+    )
 
 
 def read_setting_flags(arguments: argparse.Namespace, *, check: bool = True) -> tuple[Config, Overrides]:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from distppo.cli.parser import Parser
-from distppo.cli.settings import add_setting_flags, read_setting_flags
+from distppo.cli.settings import add_setting_flags, add_trust_flag, read_setting_flags
+from distppo.config.trust import trust_flags
 
 if TYPE_CHECKING:
     from distppo.runtime.train import TrainResult
@@ -31,7 +32,7 @@ def main(argv: Sequence[str], program: str) -> int:
     from distppo.runtime.train import train
 
     progress = False if arguments.no_progress else None
-    result = train(config, resume=resume, address=arguments.address, progress=progress, overrides=overrides)
+    result = train(config, resume=resume, address=arguments.address, trust=arguments.trust, progress=progress, overrides=overrides)
     for line in closing_lines(result, program):
         print(line)
     return 0 if result.signal is None else 128 + result.signal
@@ -50,7 +51,8 @@ def closing_lines(result: TrainResult, program: str) -> list[str]:
     if summary.get("best_checkpoint"):
         lines.append(f"best checkpoint: {summary['best_checkpoint']}")
     if result.signal:
-        lines.append(f"continue with:   {program} --resume {shlex.quote(str(directory))}")
+        flags = f" {trust_flags(result.code)}" if result.code else ""
+        lines.append(f"continue with:   {program} --resume {shlex.quote(str(directory))}{flags}")
     return lines
 
 
@@ -60,6 +62,7 @@ def _parser(program: str) -> Parser:
     group = parser.add_argument_group("continue", "The settings are the run's own; files and flags given here count over them.")
     group.add_argument("--checkpoint", metavar="PATH", help="checkpoint or run directory to continue from")
     group.add_argument("--resume", nargs="?", const="latest", metavar="latest|RUN|PATH", help="run to continue; without a value the latest")
+    add_trust_flag(group)
     group = parser.add_argument_group("where and how")
     group.add_argument("--address", metavar="HOST:PORT", help="running Ray cluster to join (default: one is started on this machine)")
     group.add_argument("--no-progress", action="store_true", help="plain lines instead of the live display")

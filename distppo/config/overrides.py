@@ -9,6 +9,8 @@ from distppo.config.coerce import coerce, coerce_entry
 from distppo.config.fields import find_field, unknown_key
 from distppo.errors import ConfigError
 
+_MOST_SHOWN = 50
+
 
 class Assignment(NamedTuple):
     """A key and what was written for it, not yet looked at.
@@ -83,7 +85,9 @@ def resolve(assignments: Iterable[Assignment]) -> tuple[Overrides, list[Problem]
 
 
 def raise_problems(problems: Sequence[Problem]) -> None:
-    """Raises one ConfigError with a line for each problem; does nothing if there are none."""
-    lines = [f"{problem.place}  {problem.message}" if problem.place else problem.message for problem in problems]
+    """Raises one ConfigError with a line for each problem, up to a limit; does nothing if there are none."""
+    lines = list(dict.fromkeys(f"{problem.place}  {problem.message}" if problem.place else problem.message for problem in problems))
+    if len(lines) > _MOST_SHOWN:
+        lines[_MOST_SHOWN:] = [f"and {len(lines) - _MOST_SHOWN:,} more of this kind"]
     if lines:
-        raise ConfigError("\n".join(dict.fromkeys(lines)))
+        raise ConfigError("\n".join(lines))

@@ -325,13 +325,77 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class FaultConfig:
-    """When to give up waiting."""
+    """What a run puts up with, and for how long."""
 
     startup_timeout: float = setting(
         120.0,
-        "Seconds for all actors to be scheduled and ready, before the run ends with what it lacks.",
+        "Seconds for all actors to be scheduled and ready, before the run ends with what it lacks; later, for any worker to come back.",
         extremes="Short: gives up while a cluster is still growing. Long: a request that can never be met is noticed late.",
         above=0,
+    )
+    max_env_restarts: int = setting(
+        3,
+        "Times that an environment whose code raises is made anew for the same fragment; once more ends the run with its traceback.",
+        extremes="0: the first error of an environment ends the run. Large: one that always fails is tried for long.",
+        at_least=0,
+    )
+    env_restart_backoff: float = setting(
+        0.5,
+        "Seconds before an environment is made anew a second time for the same fragment, doubled for each time after it.",
+        extremes="0: all attempts are made at once. Large: a worker with a failing environment holds up the others.",
+        at_least=0,
+    )
+    on_nonfinite: str = setting(
+        "raise",
+        "At a number that is not finite: raise ends the run; drop makes an environment that gives one anew, as one that raises, and undoes "
+        "an update whose loss or gradient is one.",
+        extremes="drop hides a defect of the environment if nobody looks at the faults it counts.",
+        choices=("raise", "drop"),
+    )
+    max_dumps: int = setting(
+        10,
+        "Flight records in the run directory's faults/, the first ones of a run; 0 writes none.",
+        extremes="Large: an environment that fails often fills the disk, at up to a megabyte each.",
+        at_least=0,
+    )
+    dump_observations: int = setting(
+        64, "Observations before a fault that its flight record holds; the actions are kept from the fragment's beginning.", at_least=1
+    )
+    max_worker_restarts: int = setting(
+        6,
+        "Failures in a row, at the same fragment or update, after which a worker or the learner is replaced; one more ends the run. "
+        "Whatever is delivered starts a new count. From the second half on, and after a second hang, the environments start new episodes.",
+        extremes="0: any death of a process ends the run, with its last iteration saved. Large: an environment that always crashes is "
+        "tried for long.",
+        at_least=0,
+    )
+    restart_backoff: float = setting(
+        1.0,
+        "Seconds before the third attempt at the same thing, doubled for each after it, up to 60; the second is made at once.",
+        extremes="0: all attempts are made within seconds. Large: a machine that recovers by itself is waited for too long.",
+        at_least=0,
+    )
+    collect_timeout: float | None = setting(
+        None,
+        "Seconds for a worker's fragment, or its share of an evaluation, before its process is killed and replaced; auto allows 10 times "
+        "the slowest pace seen so far, at least 60, and 1800 before there is any.",
+        extremes="Short: slow fragments are taken for hanging ones, and collected over and over. Long: a hang is noticed late.",
+        none="auto",
+        above=0,
+    )
+    learner_state_every: int | None = setting(
+        None,
+        "Updates between the copies of the learner's state from which a lost learner is rebuilt, making those after it again; auto is 1, "
+        "or 4 where parameters and optimizer take more than 16 MiB.",
+        extremes="1: one update is repeated; a copy is made in each. Large: rollouts stay in memory, and more is made again.",
+        none="auto",
+        at_least=1,
+    )
+    max_checkpoint_failures: int = setting(
+        5,
+        "Checkpoints in a row that may fail to be saved, as on a full disk; one more ends the run.",
+        extremes="0: the first failure ends the run. Large: a run may go on for long with nothing new to resume from.",
+        at_least=0,
     )
 
 

@@ -18,6 +18,7 @@ from distppo.config.coerce import PlainText
 from distppo.config.fields import SECTIONS
 from distppo.config.overrides import Assignment, Problem
 from distppo.config.suggest import closest, shortened
+from distppo.files import open_regular
 
 LARGEST_FILE = 128 * 1024
 _DEEPEST = 30
@@ -92,7 +93,7 @@ def read_value(text: str) -> Any:
 
 def _text_of(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path, follow_links=True) as file:
             data = file.read(LARGEST_FILE + 1)
     except FileNotFoundError:
         neighbours = {found.name: found for pattern in ("*.yaml", "*.yml") for found in path.parent.glob(pattern)}

@@ -99,6 +99,8 @@ def plain_line(view: RunView) -> str:
     ]
     if "eval/mean_reward" in row:
         parts.append(f"evaluation {format_number(row['eval/mean_reward'], '.1f')}")
+    if view.faults:
+        parts.append(f"faults {sum(view.faults.values())}")
     return "  ".join(parts)
 
 

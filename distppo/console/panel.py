@@ -30,6 +30,8 @@ def panel(view: RunView, *, width: int, height: int) -> list[Text]:
     lines = [_progress(view, space), _steps(view, space), _returns(view, space), _health(view, space), _time(view, space)]
     if view.evaluation:
         lines.insert(3, _evaluation(view, space))
+    if view.faults:
+        lines.append(_faults(view, space))
     lines.insert(0, [(view.title, "bold")])
     return [_fit(line, space) for line in lines[: max(height - 1, 1)]]
 
@@ -94,6 +96,10 @@ def _health(view: RunView, space: int) -> list[Part]:
         (f"explained variance {format_number(row.get('train/explained_variance'), '.2f')}", ""),
     ]
     return _labelled("update", parts, space)
+
+
+def _faults(view: RunView, space: int) -> list[Part]:
+    return _labelled("faults", [(f"{name.replace('_', ' ')} {count}", "yellow") for name, count in view.faults.items()], space)
 
 
 def _time(view: RunView, space: int) -> list[Part]:

@@ -9,6 +9,7 @@ from distppo.console.text import is_number
 PHASES = ("collect", "update", "broadcast", "evaluate", "checkpoint", "other")
 _STEPS = "time/total_timesteps"
 _EVAL = "eval/mean_reward"
+_FAULTS = "faults/"
 
 
 class RunView:
@@ -55,6 +56,12 @@ class RunView:
     def progress(self) -> float:
         """Share of the run that is done, in [0, 1]."""
         return min(1.0, self.steps / self.total) if self.total > 0 else 1.0
+
+    @property
+    def faults(self) -> dict[str, int]:
+        """What went wrong so far, by kind; empty while nothing has."""
+        counts = {key.removeprefix(_FAULTS): value for key, value in self.row.items() if key.startswith(_FAULTS)}
+        return {name: int(value) for name, value in counts.items() if is_number(value) and value > 0}
 
     @property
     def eta(self) -> float | None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 
+from distppo.envs.capture import CaptureError, EnvCapturer
 from distppo.envs.failure import failure_text
 from distppo.errors import UserError
-from distppo.types import EpisodeStats
+from distppo.types import EnvStates, EpisodeStats
 
 
 class EpisodeEnd(NamedTuple):
@@ -27,6 +30,40 @@ class EpisodeEnd(NamedTuple):
     stats: EpisodeStats
 
 
+class Breakdown(NamedTuple):
+    """An environment's own code has raised.
+
+    Attributes:
+        step: timestep t inside the fragment.
+        text: what to say, with the end of the traceback.
+        traceback: all of it.
+    """
+
+    step: int
+    text: str
+    traceback: str
+
+
+class Stalled:
+    """Stands in for an environment that has broken, so that the others can go on; nothing of what it says is used."""
+
+    spec = None
+
+    def __init__(self, observation: np.ndarray) -> None:
+        self._observation = np.zeros_like(observation)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Nothing happens."""
+        return self._observation, 0.0, False, False, {}
+
+    def reset(self) -> tuple[np.ndarray, dict[str, Any]]:
+        """Nothing happens."""
+        return self._observation, {}
+
+    def close(self) -> None:
+        """Nothing happens."""
+
+
 class VectorStepper:
     """N environments stepped in turn, each reset as soon as its episode ends (the final observation is handed out, not lost).
 
@@ -35,14 +72,19 @@ class VectorStepper:
         first_env: global index of environment 0, for `EpisodeStats`.
         max_episode_steps: env steps after which an episode is truncated; None: never.
         gamma: discount of the running discounted return.
+
+    Attributes:
+        broken: n -> what happened, of the environments that have raised; they stand still until another takes their place.
     """
 
     def __init__(self, envs: Sequence[gym.Env[Any, Any]], *, first_env: int, max_episode_steps: int | None, gamma: float) -> None:
-        self.envs = list(envs)
+        self.envs: list[Any] = list(envs)
+        self.broken: dict[int, Breakdown] = {}
         self.first_env = first_env
         self.max_episode_steps = max_episode_steps
         self.gamma = gamma
         self.action_shape = self.envs[0].action_space.shape or ()
+        self._capturers = [EnvCapturer(env) for env in self.envs]
         self._steps: list[Callable[..., Any]] = [env.step for env in self.envs]
         self._lengths = [0] * len(self.envs)
         self._returns = [0.0] * len(self.envs)
@@ -61,18 +103,22 @@ class VectorStepper:
         Raises:
             UserError: an environment raised, or its observation has another shape than its space says.
         """
-        for n, (env, seed) in enumerate(zip(self.envs, seeds, strict=True)):
-            try:
-                observation, _ = env.reset(seed=seed)
-            except Exception as error:
-                raise self._failed(n, error) from error
-            if np.shape(observation) != out[n].shape:
-                raise UserError(
-                    f"{self._name(n)}: reset() gave an observation of shape {np.shape(observation)}, "
-                    f"but its observation_space has shape {out[n].shape}"
-                )
-            out[n] = observation
-            self._forget_episode(n)
+        for n, seed in zip(range(len(self)), seeds, strict=True):
+            self.reset_one(n, seed, out)
+
+    def reset_one(self, n: int, seed: int, out: np.ndarray) -> None:
+        """Starts a new episode in environment n; `out[n]` takes its first observation. Raises as `reset`."""
+        try:
+            observation, _ = self.envs[n].reset(seed=seed)
+        except Exception as error:
+            raise self._failed(n, error) from error
+        if np.shape(observation) != out.shape[1:]:
+            raise UserError(
+                f"{self._name(n)}: reset() gave an observation of shape {np.shape(observation)}, "
+                f"but its observation_space has shape {out.shape[1:]}"
+            )
+        out[n] = observation
+        self._forget_episode(n)
 
     def step(
         self,
@@ -96,34 +142,86 @@ class VectorStepper:
             discounted_returns: [N] float64, G_t = gamma G_{t-1} + r_t over the running episode.
 
         Returns:
-            The episodes that ended, in order of n.
-
-        Raises:
-            UserError: an environment raised; the message has the end of its traceback.
+            The episodes that ended, in order of n. One whose environment then raised is among them; see `broken`.
         """
         ended: list[EpisodeEnd] = []
         gamma, limit, lengths, discounted, returns = self.gamma, self.max_episode_steps, self._lengths, self._discounted, self._returns
         shaped = actions.reshape(len(actions), *self.action_shape)
-        n = 0
-        try:
-            for n, step in enumerate(self._steps):
-                observation, reward, terminated, truncated, _ = step(shaped[n])
-                reward = float(reward)
-                rewards[n] = reward
-                returns[n] += reward
-                discounted_returns[n] = discounted[n] = gamma * discounted[n] + reward
-                lengths[n] = length = lengths[n] + 1
-                if terminated or truncated or length == limit:
-                    if terminated:
-                        terminations[n] = True
-                    else:
-                        truncations[n] = True
-                    ended.append(self._end_episode(n, t, np.array(observation), bool(terminated)))
-                    observation, _ = self.envs[n].reset()
-                observations[n] = observation
-        except Exception as error:
-            raise self._failed(n, error) from error
-        return ended
+        n, left = 0, enumerate(self._steps)  # an iterator: where one has raised, the next try goes on behind it
+        while True:
+            try:
+                for n, step in left:
+                    observation, reward, terminated, truncated, _ = step(shaped[n])
+                    reward = float(reward)
+                    rewards[n] = reward
+                    returns[n] += reward
+                    discounted_returns[n] = discounted[n] = gamma * discounted[n] + reward
+                    lengths[n] = length = lengths[n] + 1
+                    if terminated or truncated or length == limit:
+                        if terminated:
+                            terminations[n] = True
+                        else:
+                            truncations[n] = True
+                        ended.append(self._end_episode(n, t, np.array(observation), bool(terminated)))
+                        observation, _ = self.envs[n].reset()
+                    observations[n] = observation
+                return ended
+            except UserError:  # says itself that trying again would not help
+                raise
+            except Exception as error:
+                self._break(n, t, error, observations[n])
+
+    def adopt(self, n: int, other: VectorStepper) -> None:
+        """Takes over the only environment of another stepper, with its books, as environment n."""
+        assert len(other) == 1 and other.first_env == self.first_env + n, "another environment"
+        self.broken.pop(n, None)
+        self.envs[n].close()
+        self.envs[n], self._steps[n], self._capturers[n] = other.envs[0], other._steps[0], other._capturers[0]
+        self._lengths[n], self._returns[n], self._discounted[n] = other._lengths[0], other._returns[0], other._discounted[0]
+
+    def states(self, observations: np.ndarray) -> EnvStates:
+        """Returns the environments between two steps and their books, as a value of its own.
+
+        Args:
+            observations: [N, *S] float64, the newest ones, which the environments themselves do not keep.
+        """
+        return EnvStates(
+            self.first_env,
+            observations.copy(),
+            np.array(self._lengths, np.int64),
+            np.array(self._returns),
+            np.array(self._discounted),
+            tuple(capturer.capture() for capturer in self._capturers),
+        )
+
+    def restore(self, states: EnvStates, seeds: Sequence[int], out: np.ndarray) -> dict[int, str]:
+        """Puts the environments where `states` was taken; where that is not possible a new episode starts.
+
+        Args:
+            states: of these environments.
+            seeds: one per environment, as for `reset`.
+            out: [N, *S] float64, the observations to act on next.
+
+        Returns:
+            n -> what stood in the way, for the environments that start a new episode.
+
+        Raises:
+            UserError: as `reset`.
+        """
+        assert states.first_env == self.first_env and len(states.captures) == len(self), "states of other environments"
+        self.reset(seeds, out)
+        obstacles = {}
+        for n, (capturer, capture) in enumerate(zip(self._capturers, states.captures, strict=True)):
+            try:
+                capturer.restore(capture)
+            except CaptureError as error:
+                obstacles[n] = str(error)
+                self.reset_one(n, seeds[n], out)
+                continue
+            out[n] = states.observations[n]
+            self._lengths[n] = int(states.lengths[n])
+            self._returns[n], self._discounted[n] = float(states.returns[n]), float(states.discounted_returns[n])
+        return obstacles
 
     def close(self) -> None:
         """Closes every environment."""
@@ -137,6 +235,14 @@ class VectorStepper:
 
     def _forget_episode(self, n: int) -> None:
         self._lengths[n], self._returns[n], self._discounted[n] = 0, 0.0, 0.0
+
+    def _break(self, n: int, t: int, error: Exception, observation: np.ndarray) -> None:
+        text, whole = str(self._failed(n, error)), "".join(traceback.format_exception(error))
+        self.broken[n] = Breakdown(t, text, whole)
+        with suppress(Exception):  # it is broken
+            self.envs[n].close()
+        self.envs[n] = Stalled(observation)
+        self._steps[n] = self.envs[n].step
 
     def _failed(self, n: int, error: Exception) -> UserError:
         return UserError(f"{self._name(n)} raised an error:\n{failure_text(error)}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from distppo.checkpoint import load_checkpoint, resolve_checkpoint
+from distppo.checkpoint import load_resolved
+from distppo.config.trust import require_named
 from distppo.envs import make_env
 from distppo.errors import CheckpointError, UserError
 from distppo.evaluation.episodes import EpisodeResult, play_episodes
@@ -58,7 +60,13 @@ class EvaluationResult(NamedTuple):
 
 
 def evaluate(
-    checkpoint: str | Path, *, env: str | None = None, episodes: int = 10, seed: int = 0, deterministic: bool = True
+    checkpoint: str | Path,
+    *,
+    env: str | None = None,
+    episodes: int = 10,
+    seed: int = 0,
+    deterministic: bool = True,
+    trust: Sequence[str] = (),
 ) -> EvaluationResult:
     """Plays a checkpoint's policy with its normalizer frozen.
 
@@ -68,21 +76,23 @@ def evaluate(
         episodes: how many, >= 1; the same (policy, seed, episode) gives the same return bit for bit.
         seed: of the episodes' starts and of the action noise.
         deterministic: take the mean action; else sample.
+        trust: `module:Name`s that may be loaded although the checkpoint names them; what `env` names may anyway.
 
     Raises:
         CheckpointError: there is no valid checkpoint, or its policy does not fit the environment.
+        UntrustedCodeError: the checkpoint names code that neither `env` nor `trust` does.
         UserError: `episodes` < 1, or the environment cannot be made.
     """
     if episodes < 1:
         raise UserError(f"episodes must be at least 1, got {episodes}")
     if seed < 0:
         raise UserError(f"seed must be at least 0, got {seed}")
-    loaded = load_checkpoint(resolve_checkpoint(str(checkpoint), prefer="best"))
-    trained = env_spec_of(loaded)
-    env_config = config_of(loaded).env
-    if env is not None and env != env_config.id:
-        env_config = dataclasses.replace(env_config, id=env)
-    made, spec = make_env(env_config)
+    loaded = load_resolved(str(checkpoint), prefer="best")
+    trained, config = env_spec_of(loaded), config_of(loaded)
+    if env is not None:
+        config = dataclasses.replace(config, env=dataclasses.replace(config.env, id=env))
+    require_named(config, trust if env is None else [env, *trust], source=loaded.path, sections=("env", "network"))
+    made, spec = make_env(config.env)
     try:
         require_same_spaces(trained, spec, loaded.path)
         policy = Policy(snapshot_of(loaded))

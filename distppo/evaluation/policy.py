@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,19 +61,24 @@ class Policy:
         return self._scale(action)
 
 
-def load_policy(path: str | Path) -> Policy:
+def load_policy(path: str | Path, *, trust: Sequence[str] = ()) -> Policy:
     """Returns the policy of a checkpoint, or of a run's best (else last) checkpoint. Needs neither torch nor Ray.
 
     Args:
         path: a checkpoint directory, a run directory, or `latest`.
+        trust: `module:Name`s of a network that may be loaded although the checkpoint names them. The environment's code is never loaded.
 
     Raises:
         CheckpointError: there is no valid checkpoint.
+        UntrustedCodeError: its network is code that `trust` does not name.
 
     Example:
         >>> action = load_policy("runs/my-run").act(observation)  # doctest: +SKIP
     """
-    from distppo.checkpoint import load_checkpoint, resolve_checkpoint
-    from distppo.evaluation.restore import snapshot_of
+    from distppo.checkpoint import load_resolved
+    from distppo.config.trust import require_named
+    from distppo.evaluation.restore import config_of, snapshot_of
 
-    return Policy(snapshot_of(load_checkpoint(resolve_checkpoint(str(path), prefer="best"))))
+    checkpoint = load_resolved(str(path), prefer="best")
+    require_named(config_of(checkpoint), trust, source=checkpoint.path, sections=("network",))
+    return Policy(snapshot_of(checkpoint))

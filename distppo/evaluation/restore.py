@@ -6,16 +6,23 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from distppo.checkpoint import Checkpoint
 from distppo.config import Config, config_from_dict, config_to_dict
+from distppo.config.suggest import shortened
 from distppo.errors import CheckpointError
 from distppo.models.layout import mlp_layout
 from distppo.types import EnvSpec, Moments, PolicySnapshot, PolicySpec
 
 LEARNER_ARRAYS = "learner"
+_MOST_DIMENSIONS = 32
+_MOST_NUMBERS = 1 << 30
 
 
-def checkpoint_state(config: Config, env: EnvSpec, learner: Mapping[str, Any], progress: Mapping[str, Any]) -> dict[str, Any]:
+def checkpoint_state(
+    config: Config, env: EnvSpec, learner: Mapping[str, Any], progress: Mapping[str, Any], boundary: Mapping[str, Any]
+) -> dict[str, Any]:
     """Returns the JSON-like state of a checkpoint; missing action bounds are stored as null."""
     bounds = {name: [x if math.isfinite(x) else None for x in getattr(env, name)] for name in ("action_low", "action_high")}
     return {
@@ -23,6 +30,7 @@ def checkpoint_state(config: Config, env: EnvSpec, learner: Mapping[str, Any], p
         "env_spec": {**env._asdict(), **bounds},
         "learner": dict(learner),
         "progress": dict(progress),
+        "boundary": dict(boundary),
     }
 
 
@@ -35,26 +43,48 @@ def env_spec_of(checkpoint: Checkpoint) -> EnvSpec:
     """Returns the spec of the environment the policy was trained in."""
     fields = _section(checkpoint, "env_spec")
     try:
-        return EnvSpec(
-            id=str(fields["id"]),
-            observation_shape=tuple(int(n) for n in fields["observation_shape"]),
-            action_shape=tuple(int(n) for n in fields["action_shape"]),
+        spec = EnvSpec(
+            id=_text(fields["id"]),
+            observation_shape=_shape(fields["observation_shape"]),
+            action_shape=_shape(fields["action_shape"]),
             action_low=_bounds(fields["action_low"], -math.inf),
             action_high=_bounds(fields["action_high"], math.inf),
-            max_episode_steps=None if fields["max_episode_steps"] is None else int(fields["max_episode_steps"]),
+            max_episode_steps=None if fields["max_episode_steps"] is None else _count(fields["max_episode_steps"]),
         )
+        if not len(spec.action_low) == len(spec.action_high) == spec.action_size:
+            raise ValueError(f"{len(spec.action_low)} and {len(spec.action_high)} bounds for {spec.action_size} actions")
+        return spec
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.path}/state.json: env_spec is not as distppo writes it ({error})") from error
 
 
 def learner_state_of(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """Returns the (arrays, values) that `Learner.load_state` takes."""
-    return checkpoint.arrays.get(LEARNER_ARRAYS, {}), _section(checkpoint, "learner")
+    values = _section(checkpoint, "learner")
+    try:
+        for name in ("version", "env_steps", "epochs_done", "gradient_steps"):
+            _count(values[name])
+        _number(values["learning_rate"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint.path}/state.json: learner is not as distppo writes it ({error})") from error
+    return checkpoint.arrays.get(LEARNER_ARRAYS, {}), values
 
 
 def progress_of(checkpoint: Checkpoint) -> dict[str, Any]:
     """Returns the trainer's progress as it was stored."""
-    return _section(checkpoint, "progress")
+    fields = _section(checkpoint, "progress")
+    try:
+        _count(fields["iteration"])
+        _count(fields["env_steps"])
+        _number(fields["seconds"])
+        if fields["first_return"] is not None:
+            _number(fields["first_return"])
+        if fields["best_evaluation"] is not None:
+            for value in dict(fields["best_evaluation"]).values():
+                _number(value)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint.path}/state.json: progress is not as distppo writes it ({error})") from error
+    return fields
 
 
 def snapshot_of(checkpoint: Checkpoint) -> PolicySnapshot:
@@ -77,13 +107,53 @@ def snapshot_of(checkpoint: Checkpoint) -> PolicySnapshot:
             f"{checkpoint.path}: {parameters.shape} parameters and moments of {moments.mean.shape} do not fit its own config "
             f"({size} parameters, observations {env.observation_shape})"
         )
+    _require_sound(checkpoint, parameters, moments)
     clip = config.normalization.observation_clip if config.normalization.observations else None
-    version = int(_section(checkpoint, "learner")["version"])
+    try:
+        version = _count(_section(checkpoint, "learner")["version"])  # a flight record has nothing else of the learner
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint.path}/state.json: learner is not as distppo writes it ({error})") from error
     return PolicySnapshot(version, parameters, moments, PolicySpec(env, config.network.activation, layout, clip))
 
 
+def _require_sound(checkpoint: Checkpoint, parameters: np.ndarray, moments: Moments) -> None:
+    """Raises CheckpointError for numbers that no learner arrives at."""
+    if parameters.dtype != np.float32 or any(array.dtype != np.float64 for array in moments):
+        raise CheckpointError(f"{checkpoint.path}: its parameters are not float32, or its moments not float64")
+    if moments.count.shape != () or moments.m2.shape != moments.mean.shape:
+        raise CheckpointError(f"{checkpoint.path}: its moments do not fit each other")
+    finite = all(np.isfinite(array).all() for array in (parameters, *moments))
+    if not finite or moments.count < 0 or (moments.m2 < 0).any():
+        raise CheckpointError(f"{checkpoint.path}: holds weights or moments that are not finite, or negative where they cannot be")
+
+
+def _shape(values: Any) -> tuple[int, ...]:
+    shape = tuple(map(_count, values))
+    if len(shape) > _MOST_DIMENSIONS or math.prod(shape) > _MOST_NUMBERS:
+        raise ValueError(f"a shape of {len(shape)} dimensions and more than {_MOST_NUMBERS:,} numbers")
+    return shape
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.isprintable():
+        raise ValueError(f"{shortened(repr(value))} is not printable text")
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"{shortened(repr(value))} is not a count")
+    return value
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise ValueError(f"{shortened(repr(value))} is not a number")
+    return float(value)
+
+
 def _bounds(values: Iterable[float | None], missing: float) -> tuple[float, ...]:
-    return tuple(missing if x is None else float(x) for x in values)
+    return tuple(missing if x is None else _number(x) for x in values)
 
 
 def _section(checkpoint: Checkpoint, name: str) -> dict[str, Any]:

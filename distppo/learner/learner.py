@@ -22,13 +22,15 @@ from distppo.errors import UserError
 from distppo.learner.fragments import Fragments, join_rollouts
 from distppo.learner.steps import make_step, split_parameters
 from distppo.models.actor_critic import ActorCritic, initial_parameters
-from distppo.types import EnvSpec, Moments, PolicySnapshot, PolicySpec, Rollout
+from distppo.types import EnvSpec, FaultEvent, Moments, PolicySnapshot, PolicySpec, Rollout
 
 RATIO_TOLERANCE = 1e-2
 """Largest |ratio - 1| before the first gradient step that float32 can explain; beyond it, learner and workers hold different policies."""
 RATIO_SAMPLE = 512
 LOG_WEIGHT_BOUND = 1.0
 """Importance weights of stale data stay within [1/e, e]."""
+DROPPED_IN_A_ROW = 5
+"""Updates without effect, one after the other, that `fault.on_nonfinite: drop` puts up with: then the run stands still."""
 THREADED_WORK = 2**24
 """Parameters x minibatch size from which threads pay that share out samples: about a millisecond of arithmetic, against 0.1 ms for that."""
 TOWERS_WORK = 2**17
@@ -49,6 +51,14 @@ class Targets(NamedTuple):
     returns: np.ndarray
 
 
+class Kept(NamedTuple):
+    """What an update changes, as it was before."""
+
+    vectors: OptimizerVectors
+    value_moments: Moments
+    learning_rate: float
+
+
 class Learner:
     """PPO on one iteration at a time.
 
@@ -57,6 +67,9 @@ class Learner:
         env: spec of its environment.
         cores: that are free while it works; used where learner.threads is auto and the minibatches are large enough to share out.
         before_epoch: called before each pass over the batch.
+
+    Attributes:
+        threads: of the step's arithmetic.
     """
 
     def __init__(self, config: Config, env: EnvSpec, *, cores: int = 1, before_epoch: Callable[[], None] = lambda: None) -> None:
@@ -65,6 +78,8 @@ class Learner:
         self.version = 0
         self.env_steps = 0
         self._epochs_done = 0
+        self._dropped_in_a_row = 0
+        self._faults: list[FaultEvent] = []
         self._learning_rate = config.ppo.learning_rate
         self._network = ActorCritic(env, config.network)
         clip = config.normalization.observation_clip if config.normalization.observations else None
@@ -72,7 +87,7 @@ class Learner:
         parameters = initial_parameters(env, config.network, env_seed(config.run.seed, Purpose.NETWORK_INIT))
         self._vectors = OptimizerVectors(parameters, np.zeros_like(parameters), np.zeros_like(parameters))
         work = len(parameters) * config.ppo.mini_batch_size
-        threads = config.learner.threads or _worthwhile_threads(cores, work, separate=not config.network.shared)
+        self.threads = threads = config.learner.threads or _worthwhile_threads(cores, work, separate=not config.network.shared)
         torch.set_num_threads(threads if config.learner.threads or work >= THREADED_WORK else 1)
         self._step = make_step(config.learner, config.network, env, threads)
         self._moments = {
@@ -119,7 +134,8 @@ class Learner:
             The next snapshot and this update's metrics, keyed as in docs/metrics.md.
 
         Raises:
-            UserError: the losses or the weights are no longer finite.
+            UserError: a loss, a gradient or a weight was not finite, and fault.on_nonfinite is raise, or it has been so for too long. The
+                learner is then not to be used again.
         """
         with _flushed_denormals():
             return self._update(rollouts)
@@ -137,8 +153,13 @@ class Learner:
         else:
             stale, (batch, weights) = batch, self._decoupled(batch)
             error = ratio_error(batch.log_probs, stale.log_probs)
+        kept = self._kept()
         stats, epochs = self._run_epochs(batch, fragments, rewards, targets, weights)
-        self._check_finite(stats)
+        if self._diverged(stats):
+            self._drop_update(stats, kept)
+            epochs = 0
+        else:
+            self._dropped_in_a_row = 0
         self._moments["obs_moments"] = merge_all(self._moments["obs_moments"], fragments.obs_moments)
         self.version += 1
         self.env_steps += rewards.size
@@ -166,6 +187,7 @@ class Learner:
             "epochs_done": self._epochs_done,
             "gradient_steps": self._vectors.gradient_steps,
             "learning_rate": self._learning_rate,
+            "dropped_in_a_row": self._dropped_in_a_row,
         }
         return arrays, values
 
@@ -182,6 +204,8 @@ class Learner:
                 raise UserError(
                     f"the checkpoint's {name} has shape {arrays[name].shape}, this run's network and environment need {mine.shape}"
                 )
+            if arrays[name].dtype != mine.dtype:
+                raise UserError(f"the checkpoint's {name} is {arrays[name].dtype}, not {mine.dtype}")
         self._vectors.parameters[...] = arrays["parameters"]
         self._vectors.first_moment[...] = arrays["adam/first_moment"]
         self._vectors.second_moment[...] = arrays["adam/second_moment"]
@@ -190,6 +214,7 @@ class Learner:
             self._moments[name] = Moments(*(np.array(arrays[f"{name}/{field}"]) for field in Moments._fields))
         self.version, self.env_steps = values["version"], values["env_steps"]
         self._epochs_done, self._learning_rate = values["epochs_done"], values["learning_rate"]
+        self._dropped_in_a_row = values.get("dropped_in_a_row", 0)  # 0: of a checkpoint that is older than this
 
     def _staleness(self, rollouts: Sequence[Rollout]) -> int:
         """Returns by how many versions the data is older than the weights: 0 in sync mode, at most 1 in overlap mode."""
@@ -307,6 +332,8 @@ class Learner:
             permutation = shuffle.permutation(len(batch.log_probs))
             stats = self._step.epoch(self._vectors, batch, permutation, ppo.mini_batch_size, self._coefficients())
             total = total.merged(stats)
+            if self._diverged(stats):
+                break
             if ppo.lr_schedule == "kl":
                 self._learning_rate = kl_adapted_rate(self._learning_rate, stats.mean("pass_kl"), ppo.lr_schedule_kl)
             if ppo.target_kl is not None and stats.mean("approx_kl") > ppo.target_kl:
@@ -326,12 +353,44 @@ class Learner:
             normalize_advantages=ppo.advantage_normalization == "minibatch",
         )
 
-    def _check_finite(self, stats: EpochStats) -> None:
-        if stats.skipped == stats.tried or not np.isfinite(self._vectors.parameters).all():
+    def _diverged(self, stats: EpochStats) -> bool:
+        """Says whether a gradient was not finite, or what came of them is not: every sum over a vector shows what is in it."""
+        vectors = self._vectors
+        sums = (vectors.parameters.sum(), vectors.first_moment.sum(), vectors.second_moment.sum())
+        return stats.skipped > 0 or not np.isfinite(sums).all()
+
+    def _kept(self) -> Kept | None:
+        """Returns copies of what an update changes, where it may have to be undone."""
+        if self.config.fault.on_nonfinite == "raise":
+            return None
+        vectors = self._vectors
+        copies = OptimizerVectors(
+            vectors.parameters.copy(), vectors.first_moment.copy(), vectors.second_moment.copy(), vectors.gradient_steps
+        )
+        return Kept(copies, self._moments["value_moments"], self._learning_rate)
+
+    def _drop_update(self, stats: EpochStats, kept: Kept | None) -> None:
+        """Undoes an update that diverged. Its samples stay counted: they were collected, and they are finite."""
+        self._dropped_in_a_row += 1
+        what = f"update {self.version + 1} diverged: {int(stats.skipped)} of {int(stats.tried)} gradients were not finite"
+        if kept is None or self._dropped_in_a_row > DROPPED_IN_A_ROW:
+            before = "" if kept is None else f", and so did the {DROPPED_IN_A_ROW} before it"
             raise UserError(
-                f"update {self.version + 1} diverged: {int(stats.skipped)} of {int(stats.tried)} gradients were not finite. "
-                "The last checkpoint is intact; lower ppo.learning_rate or ppo.max_grad_norm, or turn on normalization.rewards"
+                f"{what}{before}. The last checkpoint is intact; lower ppo.learning_rate or ppo.max_grad_norm, or turn on "
+                "normalization.rewards" + (" (fault.on_nonfinite drop leaves out single updates)" if kept is None else "")
             )
+        for mine, copy in zip(vars(self._vectors).values(), vars(kept.vectors).values(), strict=True):
+            if isinstance(mine, np.ndarray):
+                mine[...] = copy
+        self._vectors.gradient_steps = kept.vectors.gradient_steps
+        self._moments["value_moments"], self._learning_rate = kept.value_moments, kept.learning_rate
+        done = f"weights and optimizer are as before it; {self._dropped_in_a_row} in a row of {DROPPED_IN_A_ROW} that are put up with"
+        self._faults.append(FaultEvent("update_skipped", "the learner", what, done))
+
+    def take_faults(self) -> tuple[FaultEvent, ...]:
+        """Returns the faults since the last call."""
+        faults, self._faults = tuple(self._faults), []
+        return faults
 
     def _metrics(self, stats: EpochStats, targets: Targets, epochs: int) -> dict[str, float]:
         ppo = self.config.ppo

@@ -5,15 +5,18 @@
 
 from distppo.metrics.accumulate import PHASES, EpisodeWindow, Mean, PhaseTimer
 from distppo.metrics.jsonl import METRICS_FILE, read_metrics
-from distppo.metrics.keys import EVENTS, KEYS
+from distppo.metrics.keys import EVENTS, FAULT_METRICS, FAULTS, KEYS
 from distppo.metrics.machine import machine_info
-from distppo.metrics.writer import RunWriter, write_summary
+from distppo.metrics.writer import SUMMARY_FILE, RunWriter, write_summary
 
 __all__ = [
     "EVENTS",
+    "FAULTS",
+    "FAULT_METRICS",
     "KEYS",
     "METRICS_FILE",
     "PHASES",
+    "SUMMARY_FILE",
     "EpisodeWindow",
     "Mean",
     "PhaseTimer",

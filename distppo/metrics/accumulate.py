@@ -56,7 +56,12 @@ class EpisodeWindow:
     @property
     def mean_return(self) -> float | None:
         """Mean return over the window; None before the first episode."""
-        return math.fsum(episode_return for episode_return, _ in self._episodes) / len(self) if self._episodes else None
+        if not self._episodes:
+            return None
+        try:
+            return math.fsum(episode_return for episode_return, _ in self._episodes) / len(self)
+        except (OverflowError, ValueError):  # infinities of both signs, or a sum beyond the largest float
+            return math.nan
 
     @property
     def mean_length(self) -> float | None:
@@ -68,9 +73,14 @@ class EpisodeWindow:
         return {"episodes": [[encode_number(episode_return), length] for episode_return, length in self._episodes]}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Becomes what `state()` was taken from; of a larger window the newest episodes."""
+        """Becomes what `state()` was taken from; of a larger window the newest episodes.
+
+        Raises:
+            KeyError, TypeError, ValueError: that is not what it is.
+        """
+        episodes = [(float(decode_number(episode_return)), int(length)) for episode_return, length in state["episodes"]]
         self._episodes.clear()
-        self._episodes.extend((decode_number(episode_return), length) for episode_return, length in state["episodes"])
+        self._episodes.extend(episodes)
 
 
 class PhaseTimer:

@@ -7,18 +7,25 @@ A `resumed` event takes back the rows above its `env_steps`: they stay in the fi
 
 from __future__ import annotations
 
-import json
+import itertools
 import math
 import os
 from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from distppo.errors import UserError
+from distppo.files import open_regular, without_links
 from distppo.metrics.keys import STEPS
+from distppo.strict_json import parse_strictly
 
 METRICS_FILE = "metrics.jsonl"
+LONGEST_LINE = 1 << 20
+LONGEST_TEXT = 1 << 16
+LARGEST_FILE = 4 << 30
+MOST_NAMES = 4096
+"""Different keys in a whole file; progress.csv has a column for each in every row."""
 Value = float | int | None
 
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -54,14 +61,19 @@ def encode_row(row: Mapping[str, Any]) -> dict[str, float | int | str | None]:
 
 
 def encode_json(value: Any) -> Any:
-    """Any nesting of dicts, lists and scalars with JSON values in it; what JSON has no word for becomes its text."""
+    """Any nesting of dicts, lists and scalars with JSON values in it; what JSON has no word for becomes its text, long text is cut."""
     if isinstance(value, Mapping):
-        return {str(key): encode_json(item) for key, item in value.items()}
+        return {_readable(str(key)): encode_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [encode_json(item) for item in value]
-    if value is None or isinstance(value, bool | str):
+    if value is None or isinstance(value, bool):
         return value
-    return encode_number(value) if isinstance(value, Real) else str(value)
+    return encode_number(value) if isinstance(value, Real) else _readable(str(value))
+
+
+def _readable(text: str) -> str:
+    """Text that can be read again: cut, and without what is not Unicode, as the path of a file can hold."""
+    return text[:LONGEST_TEXT].encode(errors="replace").decode()
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Value]]:
@@ -75,7 +87,8 @@ def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Value]]:
         if "event" not in line:
             rows.append({key: decode_number(value) for key, value in line.items()})
         elif line["event"] == "resumed":
-            rows = [row for row in rows if row[STEPS] <= line["env_steps"]]
+            while rows and rows[-1][STEPS] > line["env_steps"]:
+                rows.pop()
     return rows
 
 
@@ -83,47 +96,83 @@ def repair(path: Path) -> None:
     """Makes a `metrics.jsonl` end with a whole line, as a writer that was killed may not have left it.
 
     Raises:
-        OSError: The file cannot be read or written.
+        OSError: The file cannot be read or written, or is a link.
     """
-    data = path.read_bytes() if path.exists() else b""
-    whole = data.rfind(b"\n") + 1
-    if whole == len(data):
+    try:
+        file = os.fdopen(without_links(path, os.O_RDWR), "r+b")
+    except FileNotFoundError:
         return
-    with open(path, "r+b") as file:
-        if _parse(data[whole:]) is None:
+    with file:
+        size = file.seek(0, os.SEEK_END)
+        whole = _end_of_last_line(file, size)
+        if whole == size:
+            return
+        file.seek(whole)
+        if size - whole > LONGEST_LINE or _parse(file.read()) is None:
             file.truncate(whole)
         else:
-            file.seek(0, os.SEEK_END)
             file.write(b"\n")
 
 
+def _end_of_last_line(file: BinaryIO, size: int) -> int:
+    """Position after the last newline, 0 if there is none; reads backwards from `size`, a block at a time."""
+    while size > 0:
+        start = max(0, size - LONGEST_LINE)
+        file.seek(start)
+        found = file.read(size - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        size = start
+    return 0
+
+
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields rows and events; holds one line at a time."""
+    names: set[str] = set()
     try:
-        *lines, last = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    for number, text in enumerate(lines, start=1):
-        line = _parse(text)
-        if line is None:
-            raise UserError(f"{path}:{number}: this line is damaged, not a row of metrics or an event. Delete it to go on without it.")
-        yield line
-    line = _parse(last)
-    if line is not None:
-        yield line
+        with open_regular(path, follow_links=True) as file:
+            if os.fstat(file.fileno()).st_size > LARGEST_FILE:
+                raise UserError(f"{path}: larger than {LARGEST_FILE >> 30} GiB, which is not read")
+            for number in itertools.count(1):
+                text = file.readline(LONGEST_LINE + 1)
+                line = _parse(text)
+                if line is not None:
+                    names.update(line)
+                    if len(names) > MOST_NAMES:
+                        raise UserError(f"{path}:{number}: more than {MOST_NAMES:,} different metrics, which no run writes")
+                    yield line
+                elif text.endswith(b"\n") or len(text) > LONGEST_LINE:
+                    raise UserError(
+                        f"{path}:{number}: this line is damaged, not a row of metrics or an event. Delete it to go on without it."
+                    )
+                if not text.endswith(b"\n"):
+                    return
+    except (OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})") from error
 
 
 def _parse(text: bytes) -> dict[str, Any] | None:
     """The row or event on a line; None if it is neither."""
     try:
-        line = json.loads(text.decode(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+        line = parse_strictly(text) if len(text) <= LONGEST_LINE else None
+    except ValueError:
         return None
     if not isinstance(line, dict):
         return None
-    if line.get("event") == "resumed":
-        return line if isinstance(line.get("env_steps"), int) else None
-    return line if "event" in line or isinstance(line.get(STEPS), int) else None
+    if "event" in line:
+        sound = isinstance(line["event"], str) and (line["event"] != "resumed" or _is_count(line.get("env_steps")))
+    else:
+        sound = _is_count(line.get(STEPS)) and all(map(_is_number, line.values()))
+    return line if sound else None
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    """True for what `encode_number` gives, and null."""
+    kind = type(value)
+    return kind is float or value is None or (-(2**63) <= value < 2**63 if kind is int else kind is str and value in _NON_FINITE)

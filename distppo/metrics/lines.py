@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from distppo.files import without_links
+
 
 class LineFile:
     """Appends to the file `path`, created if missing. A line has reached the operating system when `append` returns.
 
     Raises:
-        OSError: It cannot be opened.
+        OSError: It cannot be opened, or is a link.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115  Open for as long as the run.
+        self._file = open(path, "ab", buffering=0, opener=without_links)  # noqa: SIM115  Open for as long as the run.
 
     def append(self, line: bytes) -> None:
         """Appends `line`, or nothing of it.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +23,8 @@ from distppo.metrics.tensorboard import EventFile
 CSV_FILE = "progress.csv"
 TENSORBOARD_DIRECTORY = "tensorboard"
 SUMMARY_FILE = "summary.json"
+LONGEST_WAIT = 10_000
+"""Lines that are kept for a disk that refuses them; the oldest go first."""
 
 
 class RunWriter:
@@ -32,13 +36,23 @@ class RunWriter:
         directory: of the run; created if missing.
         resume_env_steps: env steps of the checkpoint that training goes on from. Rows above it are taken back: a `resumed` event
             marks that in metrics.jsonl, they leave progress.csv, and TensorBoard hides them. None: nothing is taken back.
+        refused: called when the disk begins to refuse, in place of raising OSError. Lines for metrics.jsonl then wait in memory until it
+            takes them, in order; progress.csv catches up as well, TensorBoard lacks the points of that time. None raises.
 
     Raises:
         UserError: A line of the metrics.jsonl found there is damaged.
         OSError: The disk refuses.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, resume_env_steps: int | None = None) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        resume_env_steps: int | None = None,
+        refused: Callable[[OSError], None] | None = None,
+    ) -> None:
+        self._refused, self._refusing = refused, False
+        self._waiting: deque[bytes] = deque(maxlen=LONGEST_WAIT)
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.directory)
@@ -64,10 +78,12 @@ class RunWriter:
         """
         encoded = encode_row(row)
         self._append(encoded)
-        if not self._table.append(encoded):
-            self._table.rebuild(read_metrics(self._path))
+        with self._patience():
+            if not self._table.append(encoded):
+                self._table.rebuild(read_metrics(self._path))
         numbers = {key: float(value) for key, value in row.items() if value is not None and math.isfinite(value)}
-        self._tensorboard.scalars(int(encoded[STEPS]), numbers)  # type: ignore[arg-type]
+        with self._patience():
+            self._tensorboard.scalars(int(encoded[STEPS]), numbers)  # type: ignore[arg-type]
 
     def event(self, kind: str, /, **fields: Any) -> None:
         """Appends an event to metrics.jsonl: its kind (see EVENTS), the local time, and any fields.
@@ -79,7 +95,10 @@ class RunWriter:
         self._append(encode_json({"event": kind, "time": now} | fields))
 
     def close(self) -> None:
-        """Closes the files. Everything is in them already."""
+        """Closes the files. Everything is in them already, unless the disk refuses it to the end."""
+        if self._waiting:
+            with suppress(OSError):
+                self._drain()
         self._lines.close()
         self._table.close()
         self._tensorboard.close()
@@ -91,7 +110,28 @@ class RunWriter:
         self.close()
 
     def _append(self, line: Mapping[str, Any]) -> None:
-        self._lines.append(json.dumps(line, allow_nan=False).encode() + b"\n")
+        self._waiting.append(json.dumps(line, allow_nan=False).encode() + b"\n")
+        with self._patience():
+            self._drain()
+            self._refusing = False
+
+    def _drain(self) -> None:
+        while self._waiting:
+            self._lines.append(self._waiting[0])
+            self._waiting.popleft()
+
+    @contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Tells of an OSError if it is the first of its time. Without anybody to tell it is raised, and its line is not written later."""
+        try:
+            yield
+        except OSError as error:
+            if self._refused is None:
+                self._waiting.clear()
+                raise
+            if not self._refusing:
+                self._refusing = True
+                self._refused(error)
 
 
 def write_summary(directory: str | os.PathLike[str], summary: Mapping[str, Any]) -> Path:

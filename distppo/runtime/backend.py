@@ -15,7 +15,7 @@ from distppo.evaluation.episodes import EpisodeResult
 from distppo.runtime.cores import available_cores
 from distppo.runtime.processes import LearnerProcess, UpdateReport, Worker, share_envs
 from distppo.runtime.signals import StopSignal
-from distppo.types import EnvSpec, PolicySnapshot, Rollout
+from distppo.types import EnvSpec, EnvStates, PolicySnapshot, Receipt, Rollout
 
 Handle = Any
 """Something a backend hands out and takes back: an object itself or a reference to one in the object store."""
@@ -24,6 +24,10 @@ LearnerState = tuple[Mapping[str, np.ndarray], Mapping[str, Any]]
 
 class WorkerFailed(UserError):
     """A worker could not do its part; the learner is as it was after the last update, and worth saving."""
+
+
+class NodeLeaving(Exception):
+    """A machine of the cluster is about to be taken away: now is the time to save, and then to wait again."""
 
 
 @contextmanager
@@ -58,11 +62,17 @@ class Backend(Protocol):
     def snapshot(self) -> Handle:
         """Returns the learner's current policy."""
 
+    def share(self, snapshot: PolicySnapshot) -> Handle:
+        """Returns a handle on a snapshot from a checkpoint."""
+
+    def fetch(self, snapshot: Handle) -> PolicySnapshot:
+        """Returns the snapshot itself, for a checkpoint."""
+
     def collect(self, snapshot: Handle, iteration: int) -> list[Handle]:
         """Orders an iteration's fragments and returns at once."""
 
-    def wait(self, rollouts: list[Handle]) -> None:
-        """Returns when all fragments are there."""
+    def wait(self, rollouts: list[Handle]) -> list[Receipt]:
+        """Returns the fragments' receipts, by worker, when all fragments are there; raises NodeLeaving when it is time to save."""
 
     def update(self, rollouts: list[Handle]) -> tuple[Handle, UpdateReport]:
         """Learns from an iteration; returns the next snapshot and the report."""
@@ -94,16 +104,26 @@ class LocalBackend:
         env: its environment's spec.
         first_iteration: to be collected.
         restored: learner state to continue from.
+        states: of all environments before the first iteration; None starts new episodes.
         stop: asked before every wait.
     """
 
     num_workers = 0
     step_name = ""
 
-    def __init__(self, config: Config, env: EnvSpec, *, first_iteration: int, restored: LearnerState | None, stop: StopSignal) -> None:
+    def __init__(
+        self,
+        config: Config,
+        env: EnvSpec,
+        *,
+        first_iteration: int,
+        restored: LearnerState | None,
+        states: EnvStates | None,
+        stop: StopSignal,
+    ) -> None:
         ((first_env, num_envs),) = share_envs(config.rollout.num_envs, 1)
         self._stop = stop
-        self._worker = Worker(config, first_env, num_envs, first_iteration)
+        self._worker = Worker(config, first_env, num_envs, first_iteration, states)
         self._learner = LearnerProcess(config, env, restored, available_cores())
 
     @property
@@ -124,16 +144,27 @@ class LocalBackend:
         """Returns the current policy itself."""
         return self._learner.snapshot()
 
+    def share(self, snapshot: PolicySnapshot) -> PolicySnapshot:
+        """Returns it as it is."""
+        return snapshot
+
+    def fetch(self, snapshot: PolicySnapshot) -> PolicySnapshot:
+        """Returns it as it is."""
+        return snapshot
+
     def collect(self, snapshot: PolicySnapshot, iteration: int) -> list[Order]:
         """Notes what is to be collected; `wait` does it, when the learner has read the buffers of the fragment before."""
         return [Order(snapshot, iteration)]
 
-    def wait(self, rollouts: list[Order]) -> None:
+    def wait(self, rollouts: list[Order]) -> list[Receipt]:
         """Collects."""
         self._stop.check()
+        receipts = []
         with worker_failures():
             for order in rollouts:
-                order.rollout = self._worker.collect(order.snapshot, order.iteration)
+                order.rollout, receipt = self._worker.deliver(order.snapshot, order.iteration)
+                receipts.append(receipt)
+        return receipts
 
     def update(self, rollouts: list[Order]) -> tuple[PolicySnapshot, UpdateReport]:
         """Learns."""

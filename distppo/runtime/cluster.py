@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import ray
 
 from distppo.config import Config
 from distppo.errors import ResourceError
+from distppo.models.layout import layout_size, mlp_layout
 from distppo.runtime.address import Address
 from distppo.runtime.cores import available_cores
 from distppo.runtime.signals import StopSignal
@@ -22,6 +24,9 @@ LEARNER_CPUS = 1
 STORE_BYTES = 256 * 2**20
 ROLLOUTS_IN_STORE = 6
 """Iterations of data that the object store of a local cluster has room for (two are alive at a time; the rest is slack)."""
+
+VECTORS_IN_STORE = 8
+"""Copies of the parameters there: snapshots, and the learner's states with Adam's moments, two of each."""
 
 
 def connect(config: Config, env: EnvSpec, address: Address | None, stop: StopSignal) -> None:
@@ -44,6 +49,8 @@ def connect(config: Config, env: EnvSpec, address: Address | None, stop: StopSig
     finally:
         stop.catch()
     stop.check()
+    # Ray prints what happens to nodes, with pages of their logs. We tell it with what was done about it; the logs stay where they are.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
 
 
 def choose_workers(config: Config) -> int:
@@ -94,19 +101,37 @@ def _join(address: Address) -> None:
 
 def _start_local(config: Config, env: EnvSpec) -> None:
     try:
-        ray.init(
-            # Without the word Ray would join a cluster that happens to run on this machine.
-            address="local",
-            num_cpus=choose_workers(config) * WORKER_CPUS + LEARNER_CPUS,
-            include_dashboard=False,
-            object_store_memory=_store_bytes(config, env),
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
+        with _on_loopback():
+            ray.init(
+                # Without the word Ray would join a cluster that happens to run on this machine.
+                address="local",
+                num_cpus=choose_workers(config) * WORKER_CPUS + LEARNER_CPUS,
+                include_dashboard=False,
+                object_store_memory=_store_bytes(config, env),
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except Exception as error:
         raise ResourceError(f"Ray did not start on this machine: {error}. Its logs are in {log_directory()}") from error
 
 
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Has a Ray started in the block listen on 127.0.0.1 alone.
+
+    By default Ray 2.60 takes the machine's address on Linux and listens on all interfaces, which is for clusters; `_node_ip_address` of
+    `ray.init` cannot say otherwise. It has a switch for systems without clusters (RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER), which it reads
+    when it is imported.
+    """
+    constants = ray._private.ray_constants
+    before, constants.ENABLE_RAY_CLUSTER = constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+
+
 def _store_bytes(config: Config, env: EnvSpec) -> int:
     sample = 4 * (env.observation_size + env.action_size + 4)
-    return STORE_BYTES + ROLLOUTS_IN_STORE * math.ceil(sample * config.batch_size)
+    vectors = VECTORS_IN_STORE * 4 * layout_size(mlp_layout(env, config.network))
+    return STORE_BYTES + ROLLOUTS_IN_STORE * math.ceil(sample * config.batch_size) + vectors

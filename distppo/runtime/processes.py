@@ -14,7 +14,7 @@ from distppo.envs import VectorStepper, make_env
 from distppo.evaluation.episodes import EpisodeResult, play_episodes
 from distppo.evaluation.policy import Policy
 from distppo.runtime.cores import CoreRotation, available_cores
-from distppo.types import EnvSpec, EpisodeStats, PolicySnapshot, Rollout
+from distppo.types import EnvSpec, EnvStates, EpisodeStats, FaultEvent, PolicySnapshot, Receipt, Rollout
 
 if TYPE_CHECKING:
     from distppo.learner import Learner
@@ -28,12 +28,14 @@ class UpdateReport(NamedTuple):
         episodes: that ended during the collection, by (env, t).
         worker_seconds: collection time of each worker.
         rollout_bytes: arrays that the workers sent.
+        faults: of the update.
     """
 
     metrics: dict[str, float]
     episodes: list[EpisodeStats]
     worker_seconds: list[float]
     rollout_bytes: int
+    faults: tuple[FaultEvent, ...]
 
 
 class Worker:
@@ -47,10 +49,12 @@ class Worker:
         first_env: global index of its first environment.
         num_envs: how many it has.
         first_iteration: at which this process starts.
+        states: of its environments before that iteration; None starts new episodes.
     """
 
-    def __init__(self, config: Config, first_env: int, num_envs: int, first_iteration: int) -> None:
-        self._config, self._first_env, self._num_envs, self._first_iteration = config, first_env, num_envs, first_iteration
+    def __init__(self, config: Config, first_env: int, num_envs: int, first_iteration: int, states: EnvStates | None = None) -> None:
+        self._config, self._first_env, self._num_envs = config, first_env, num_envs
+        self._first_iteration, self._states = first_iteration, states
 
     @functools.cached_property
     def _collector(self) -> RolloutCollector:
@@ -61,6 +65,7 @@ class Worker:
             first_env=self._first_env,
             num_envs=self._num_envs,
             first_iteration=self._first_iteration,
+            states=self._states,
         )
 
     @functools.cached_property
@@ -71,9 +76,9 @@ class Worker:
         """Returns the environment's spec as this process sees it."""
         return self._collector.spec
 
-    def collect(self, snapshot: PolicySnapshot, iteration: int) -> Rollout:
-        """Returns one fragment; its arrays are valid until the next call."""
-        return self._collector.collect(snapshot, iteration)
+    def deliver(self, snapshot: PolicySnapshot, iteration: int) -> tuple[Rollout, Receipt]:
+        """Returns one fragment, whose arrays are valid until the next call, and its receipt."""
+        return self._collector.collect(snapshot, iteration), self._collector.receipt()
 
     def evaluate(self, snapshot: PolicySnapshot, episodes: Sequence[int]) -> list[EpisodeResult]:
         """Plays evaluation episodes in an environment of their own."""
@@ -117,6 +122,10 @@ class LearnerProcess:
 
     def ready(self) -> str:
         """Returns the name of the inner step, compiled and ready to run."""
+        if self._learner.step_name.startswith("fused"):
+            from distppo.learner.apart import compile_apart
+
+            compile_apart(self._learner.threads)
         self._learner.warm_up()
         return self._learner.step_name
 
@@ -134,6 +143,7 @@ class LearnerProcess:
             [episode for rollout in ordered for episode in rollout.episodes],
             [rollout.seconds for rollout in ordered],
             sum(array.nbytes for rollout in ordered for array in rollout if isinstance(array, np.ndarray)),
+            self._learner.take_faults(),
         )
         return snapshot, report
 

@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
 
 from distppo.config import Config
-from distppo.errors import ResourceError, UserError
+from distppo.envs import part_of
+from distppo.errors import ResourceError
 from distppo.evaluation.episodes import EpisodeResult
 from distppo.runtime import cluster
+from distppo.runtime.actors import Lost, Share, Standpoint, values_of
 from distppo.runtime.address import Address
-from distppo.runtime.backend import LearnerState, worker_failures
+from distppo.runtime.backend import LearnerState, NodeLeaving, worker_failures
+from distppo.runtime.central import CentralLearner
 from distppo.runtime.cores import available_cores
-from distppo.runtime.processes import LearnerProcess, UpdateReport, Worker, share_envs, share_episodes
+from distppo.runtime.faults import FaultLog
+from distppo.runtime.nodes import NodeWatch, living
+from distppo.runtime.orders import Order
+from distppo.runtime.pool import WorkerPool
+from distppo.runtime.processes import UpdateReport, share_envs, share_episodes
 from distppo.runtime.signals import StopSignal
-from distppo.types import EnvSpec, PolicySnapshot, Rollout
-
-POLL_SECONDS = 0.2
-"""How often a wait looks whether the user wants to stop."""
-
-
-class Delivery(NamedTuple):
-    """References to a fragment and to its receipt, by which the driver hears of a failure without fetching the arrays."""
-
-    rollout: Any
-    receipt: Any
-
-
-class WorkerActor(Worker):
-    """A worker whose fragments come with a receipt."""
-
-    def deliver(self, snapshot: PolicySnapshot, iteration: int) -> tuple[Rollout, None]:
-        """Returns (fragment, receipt)."""
-        return self.collect(snapshot, iteration), None
+from distppo.types import EnvSpec, EnvStates, PolicySnapshot, Receipt
 
 
 class RayBackend:
@@ -48,8 +35,10 @@ class RayBackend:
         env: its environment's spec.
         first_iteration: to be collected.
         restored: learner state to continue from.
+        states: of all environments before the first iteration; None starts new episodes.
         address: of a running cluster; None starts one on this machine. Where Ray is initialized already, that cluster is used.
         stop: asked during every wait.
+        faults: told what happens to the processes.
 
     Raises:
         ResourceError: the cluster cannot be joined, or is too small for this run.
@@ -65,20 +54,41 @@ class RayBackend:
         *,
         first_iteration: int,
         restored: LearnerState | None,
+        states: EnvStates | None,
         address: Address | None,
         stop: StopSignal,
+        faults: FaultLog,
     ) -> None:
-        self._env, self._stop, self._startup_timeout = env, stop, config.fault.startup_timeout
-        self._actors: dict[str, tuple[str, Any]] = {}
+        self._stop, self._faults, self._startup_timeout = stop, faults, config.fault.startup_timeout
+        self._actors: list[CentralLearner | WorkerPool] = []
+        self._save_first = False
         self._owns_ray = not ray.is_initialized()
         try:
             if self._owns_ray:
                 cluster.connect(config, env, address, stop)
             self.num_workers = cluster.choose_workers(config)
-            # On this machine the workers wait while the learner works, except in overlap mode.
+            self._needed = cluster.needed_resources(config, self.num_workers)
+            cluster.require(self._needed)
             started_here = self._owns_ray and address is None
-            learner_cores = available_cores() if started_here and config.rollout.mode == "sync" else cluster.LEARNER_CPUS
-            self._start(config, env, first_iteration, restored, learner_cores)
+            self._nodes = NodeWatch(enabled=not started_here)
+            # On this machine the workers wait while the learner works, except in overlap mode.
+            cores = available_cores() if started_here and config.rollout.mode == "sync" else cluster.LEARNER_CPUS
+            shares = [Share(number, *envs) for number, envs in enumerate(share_envs(config.rollout.num_envs, self.num_workers))]
+            standpoints = [Standpoint(first_iteration, part_of(states, share.first_env, share.num_envs)) for share in shares]
+            self._learner = CentralLearner(
+                config,
+                env,
+                restored,
+                cores=cores,
+                gpus=self._needed["GPU"],
+                faults=faults,
+                stop=stop,
+                advance=self._advance,
+                make_room=self._make_room,
+            )
+            self._actors.append(self._learner)
+            self._pool = WorkerPool(config, env, shares, standpoints, faults, stop)
+            self._actors.append(self._pool)
         except BaseException:
             self.close()
             raise
@@ -99,101 +109,109 @@ class RayBackend:
         """
         timeout = self._startup_timeout
         deadline = time.monotonic() + timeout
-        for missing in self._polls(self._ready):
+        while missing := self._pool.missing + (not self._learner.ready):
             self._stop.check()
-            if missing and time.monotonic() > deadline:
-                lacking = f"{missing} of {len(self._ready)} actors were not ready after {timeout:g} s (fault.startup_timeout). "
+            self._pool.check()
+            if time.monotonic() > deadline:
+                lacking = f"{missing} of {self.num_workers + 1} actors were not ready after {timeout:g} s (fault.startup_timeout). "
                 raise ResourceError(lacking + cluster.resources_text(self._needed))
-        self.step_name, *specs = self._values(self._ready)
-        if any(spec != self._env for spec in specs):
-            raise UserError(
-                f"{self._env.id!r} looks different on the workers ({specs[0]}) than here ({self._env}); are the same packages installed?"
-            )
+            self._pool.advance([] if self._learner.ready else [self._learner.host.arrival])
+            self._learner.welcome()
+        self._pool.check()
+        self.step_name = self._learner.step_name
 
     def snapshot(self) -> Any:
         """Returns a reference to the learner's current policy."""
-        return self._learner.snapshot.remote()
+        return self._learner.snapshot()
 
-    def collect(self, snapshot: Any, iteration: int) -> list[Delivery]:
-        """Starts one call a worker; the snapshot travels as an argument, once a node."""
-        return [Delivery(*worker.deliver.options(num_returns=2).remote(snapshot, iteration)) for worker in self._workers]
+    def share(self, snapshot: PolicySnapshot) -> Any:
+        """Puts a snapshot into the object store."""
+        return ray.put(snapshot)
 
-    def wait(self, rollouts: list[Delivery]) -> None:
-        """Returns when all fragments are in the object store."""
+    def fetch(self, snapshot: Any) -> PolicySnapshot:
+        """Gets a snapshot from the object store."""
+        value: PolicySnapshot
+        (value,) = values_of([snapshot])
+        return value
+
+    def collect(self, snapshot: Any, iteration: int) -> list[Order]:
+        """Starts one call a worker."""
+        return self._pool.collect(snapshot, iteration)
+
+    def wait(self, rollouts: list[Order]) -> list[Receipt]:
+        """Returns the receipts, by worker, when all fragments are in the object store.
+
+        Raises:
+            NodeLeaving: a node is about to go. Its workers are moving; whoever wants to save something does it now, and waits again.
+        """
         with worker_failures():
-            self._get([delivery.receipt for delivery in rollouts])
+            receipts: list[Receipt] = self._answers(rollouts, stoppable=True, may_save=True)
+            return receipts
 
-    def update(self, rollouts: list[Delivery]) -> tuple[Any, UpdateReport]:
+    def update(self, rollouts: list[Order]) -> tuple[Any, UpdateReport]:
         """Hands the fragments to the learner by reference; waits for its report."""
-        snapshot, report = self._learner.update.options(num_returns=2).remote(*(delivery.rollout for delivery in rollouts))
         # An update that has begun is let finish: the learner's state is then the state after it.
-        return snapshot, self._get([report], stoppable=False)[0]
+        while True:
+            try:
+                return self._learner.update([order.rollout for order in rollouts])
+            except Lost as error:
+                if not self._pool.collect_again(rollouts, str(error)):
+                    raise ResourceError(f"what the learner needs went with a node: {error}") from error
+                with worker_failures():
+                    self._answers(rollouts)
 
     def evaluate(self, snapshot: Any, episodes: int) -> list[EpisodeResult]:
         """Plays the episodes on the workers."""
-        shares = zip(self._workers, share_episodes(episodes, self.num_workers), strict=True)
+        orders = self._pool.evaluate(snapshot, share_episodes(episodes, self.num_workers))
         with worker_failures():
-            parts = self._get([worker.evaluate.remote(snapshot, share) for worker, share in shares if share])
+            parts = self._answers(orders, stoppable=True)
         return sorted((result for part in parts for result in part), key=lambda result: result.episode)
 
     def learner_state(self) -> LearnerState:
         """Returns the learner's state after the last update."""
-        state: LearnerState = self._get([self._learner.state.remote()], stoppable=False)[0]
-        return state
+        return self._learner.state()
 
     def close(self) -> None:
         """Kills the actors and, if this run started it, the local cluster."""
-        actors, self._actors = self._actors, {}
-        for _, actor in actors.values():
-            with contextlib.suppress(Exception):  # a cluster that has gone took its actors with it
-                ray.kill(actor)
+        actors, self._actors = self._actors, []
+        for each in actors:
+            each.close()
         if self._owns_ray:
             ray.shutdown()
 
-    def _start(self, config: Config, env: EnvSpec, first_iteration: int, restored: LearnerState | None, learner_cores: int) -> None:
-        self._needed = cluster.needed_resources(config, self.num_workers)
-        cluster.require(self._needed)
-        learner_class: Any = ray.remote(LearnerProcess).options(num_cpus=cluster.LEARNER_CPUS, num_gpus=self._needed["GPU"], max_restarts=0)
-        worker_class: Any = ray.remote(WorkerActor).options(num_cpus=cluster.WORKER_CPUS, max_restarts=0, max_task_retries=0)
-        self._learner = self._owned("the learner", learner_class.remote(config, env, restored, learner_cores))
-        self._workers = [
-            self._owned(
-                f"rollout worker {index} (environments {first_env} to {first_env + num_envs - 1})",
-                worker_class.remote(config, first_env, num_envs, first_iteration),
-            )
-            for index, (first_env, num_envs) in enumerate(share_envs(config.rollout.num_envs, self.num_workers))
-        ]
-        self._ready = [self._learner.ready.remote(), *(worker.ready.remote() for worker in self._workers)]
+    def _advance(self, also: Sequence[Any]) -> bool:
+        return self._pool.advance(also)
 
-    def _owned(self, name: str, actor: Any) -> Any:
-        self._actors[actor._actor_id.hex()] = (name, actor)
-        return actor
+    def _make_room(self) -> None:
+        self._pool.make_room()
 
-    def _get(self, references: Sequence[Any], *, stoppable: bool = True) -> list[Any]:
-        """Returns the values in order; raises the first failure without waiting for the others."""
-        for _ in self._polls(references):
+    def _answers(self, orders: Sequence[Order], *, stoppable: bool = False, may_save: bool = False) -> list[Any]:
+        """Returns the answers in order; raises the first failure without waiting for the others."""
+        while True:
+            for order in orders:
+                if order.error is not None:
+                    raise order.error
+            if not any(order.open for order in orders):
+                return [order.value for order in orders]
             if stoppable:
                 self._stop.check()
-        return self._values(references)
+            self._watch_nodes()
+            if may_save and self._save_first:
+                self._save_first = False
+                raise NodeLeaving
+            self._pool.advance()
 
-    def _polls(self, references: Sequence[Any]) -> Iterator[int]:
-        """Yields how many are still missing, after each look, until all are there; raises the first failure among those that are."""
-        waiting = list(references)
-        while waiting:
-            done, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=POLL_SECONDS)
-            self._values(done)
-            yield len(waiting)
-
-    def _values(self, references: Sequence[Any]) -> list[Any]:
-        try:
-            values: list[Any] = ray.get(list(references))
-            return values
-        except RayTaskError as error:
-            if isinstance(error.cause, UserError):
-                raise error.cause from None
-            raise
-        except RayActorError as error:
-            self._stop.check()  # a signal to the whole process group ends actors too
-            name, _ = self._actors.get(error.actor_id, ("a process of this run", None))
-            reason = str(error).splitlines()[-1].rpartition("Worker exit detail: ")[2]
-            raise ResourceError(f"{name} has died: {reason} Its output is in {cluster.log_directory()}") from error
+    def _watch_nodes(self) -> None:
+        """Has everything on a node that is about to go move elsewhere, if there is an elsewhere."""
+        new = self._nodes.look()
+        if not new:
+            return
+        draining = self._nodes.draining
+        moved = 0
+        if living() - draining:
+            moved = self._pool.leave(draining) + self._learner.leave(draining)
+        for node, seconds in new.items():
+            when = "at some time" if seconds is None else f"in {seconds:.0f} s"
+            done = f"{moved} of its processes start elsewhere" if moved else "nothing of this run can move"
+            self._faults.record("node_draining", f"node {node[:12]}", f"it will be taken away {when}", f"{done}; a checkpoint is saved")
+        self._save_first = True

@@ -10,13 +10,18 @@ from pathlib import Path
 from types import TracebackType
 
 from distppo.checkpoint import list_checkpoints
+from distppo.checkpoint.reader import CHECKPOINTS
 from distppo.config import Config
 from distppo.errors import UserError
+from distppo.files import without_links
 from distppo.metrics import METRICS_FILE, read_metrics
+from distppo.metrics.writer import CSV_FILE, SUMMARY_FILE, TENSORBOARD_DIRECTORY
 
 RUNS_ROOT = Path("runs")
 LOCK_NAME = ".lock"
 CONFIG_FILE = "config.yaml"
+FILES = {LOCK_NAME, CONFIG_FILE, METRICS_FILE, CSV_FILE, SUMMARY_FILE}
+FOLDERS = {CHECKPOINTS, TENSORBOARD_DIRECTORY}
 
 
 class RunDirectory:
@@ -27,7 +32,8 @@ class RunDirectory:
         continued: whether the folder's own run goes on; else it must not hold one.
 
     Raises:
-        UserError: the path cannot be a folder, another process trains in it, or it holds a run that is not being continued.
+        UserError: the path cannot be a folder, another process trains in it, it holds a run that is not being
+            continued, or links that lead out of it.
     """
 
     def __init__(self, path: Path, *, continued: bool) -> None:
@@ -36,7 +42,8 @@ class RunDirectory:
             path.mkdir(parents=True, exist_ok=True)
             if not continued:
                 self._require_no_foreign_config()
-            self._lock = open(path / LOCK_NAME, "a+")  # noqa: SIM115 - open for as long as the run is
+            self._require_own_files()
+            self._lock = open(path / LOCK_NAME, "a+", opener=without_links)  # noqa: SIM115 - open for as long as the run is
         except OSError as error:
             raise _cannot_be_made(path, error) from error
         try:
@@ -44,6 +51,8 @@ class RunDirectory:
         except UserError:
             self._lock.close()
             raise
+        except OSError as error:
+            raise _cannot_be_made(path, error) from error
 
     def _take(self, continued: bool) -> None:
         try:
@@ -77,6 +86,22 @@ class RunDirectory:
                 "choose another with --run-dir"
             )
 
+    def _require_own_files(self) -> None:
+        """Raises UserError if something in the folder would let a run write elsewhere, wait for the end of a pipe, or fail later."""
+        for entry in os.scandir(self.path):
+            if entry.is_symlink():
+                kind = "a link"
+            elif not (entry.is_file() or entry.is_dir()):
+                kind = "neither a file nor a folder"
+            elif entry.name in (FOLDERS if entry.is_file() else FILES):
+                kind = "a file" if entry.is_file() else "a folder"
+            else:
+                continue
+            raise UserError(
+                f"run directory {self.path}: {entry.name} in it is {kind}; a run has files and folders of its own there, and writes "
+                "nowhere else. Remove it, or choose another folder with --run-dir"
+            )
+
     def __enter__(self) -> RunDirectory:
         return self
 
@@ -88,7 +113,7 @@ class RunDirectory:
 def find_begun_run(reference: str) -> Path | None:
     """Returns the run directory that `reference` names if its run ended before the first checkpoint, else None."""
     for path in (Path(reference), RUNS_ROOT / reference):
-        if (path / CONFIG_FILE).is_file() and (path / LOCK_NAME).is_file():
+        if os.path.isfile(path / CONFIG_FILE) and os.path.isfile(path / LOCK_NAME):
             return None if any((path / "checkpoints").glob("ckpt_*")) else path
     return None
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from distppo.checkpoint import Checkpoint, list_checkpoints, load_for_resume
 from distppo.config import Config, NetworkConfig, Overrides, apply_overrides, load_layers
 from distppo.config.sources import from_mapping, from_names
+from distppo.config.suggest import printable
+from distppo.config.trust import require_named
 from distppo.errors import CheckpointError
-from distppo.evaluation.restore import config_of
+from distppo.evaluation.restore import config_of, snapshot_of
+from distppo.runtime.boundary import Boundary, boundary_of, restored_text
 from distppo.runtime.run_directory import CONFIG_FILE, find_begun_run, free_name
 
 
@@ -23,6 +26,7 @@ class Start(NamedTuple):
         directory: of the run; None makes a new one under runs/.
         continued: the directory's own run goes on.
         checkpoint: to continue from, or None.
+        boundary: where its next iteration begins.
         notes: what the user should know, one line each.
     """
 
@@ -30,6 +34,7 @@ class Start(NamedTuple):
     directory: Path | None
     continued: bool
     checkpoint: Checkpoint | None
+    boundary: Boundary
     notes: list[str]
 
 
@@ -48,21 +53,34 @@ def read_settings(
 
 def fresh(config: Config) -> Start:
     directory = Path(config.run.directory) if config.run.directory else None
-    return Start(config, directory, continued=False, checkpoint=None, notes=[])
+    return Start(config, directory, continued=False, checkpoint=None, boundary=Boundary(), notes=[])
 
 
-def resumed(reference: str, given: Overrides) -> Start:
-    """Takes config and directory from the checkpoint, then what was set explicitly."""
+def resumed(reference: str, given: Overrides, named: Collection[str]) -> Start:
+    """Takes config and directory from the checkpoint, then what was set explicitly.
+
+    Args:
+        reference: of the run or checkpoint.
+        given: set explicitly.
+        named: code that the user trusts, as `module:Name`.
+
+    Raises:
+        UserError: there is no such run, it cannot be gone on from with these settings, or it names code that the user has not.
+    """
     begun = find_begun_run(reference)
     if begun is not None:
         base, _ = load_layers([begun / CONFIG_FILE], check=False)
         config = apply_overrides(_without_directory(base), given)
+        require_named(config, named, source=begun / CONFIG_FILE)
         note = f"{begun} has no checkpoint yet: it starts from the beginning, with its own settings"
-        return Start(config, Path(config.run.directory or begun), continued=not config.run.directory, checkpoint=None, notes=[note])
+        directory = Path(config.run.directory or begun)
+        return Start(config, directory, continued=not config.run.directory, checkpoint=None, boundary=Boundary(), notes=[note])
     checkpoint, problems = load_for_resume(reference)
     trained = config_of(checkpoint)
     config = apply_overrides(_without_directory(trained), given)
     _require_same_run(checkpoint, trained, config)
+    require_named(config, named, source=checkpoint.path)
+    snapshot_of(checkpoint)  # raises if the arrays do not fit the settings, before anything of their size is made
     own = checkpoint.path.parent.parent
     newest = problems or list_checkpoints(own)[-1].path == checkpoint.path
     if config.run.directory:
@@ -70,8 +88,10 @@ def resumed(reference: str, given: Overrides) -> Start:
     else:
         # Going on from an older checkpoint in place would write over what came after it.
         directory = own if newest else free_name(own.with_name(f"{own.name}-from-{checkpoint.env_steps}"))
-    notes = [*problems, _restored_note(checkpoint, directory)]
-    return Start(config, directory, continued=directory.resolve() == own.resolve(), checkpoint=checkpoint, notes=notes)
+    boundary = boundary_of(checkpoint, config)
+    notes = [*map(printable, problems), _restored_note(checkpoint, restored_text(boundary, config.rollout.num_envs), directory)]
+    continued = directory.resolve() == own.resolve()
+    return Start(config, directory, continued=continued, checkpoint=checkpoint, boundary=boundary, notes=notes)
 
 
 def _without_directory(config: Config) -> Config:
@@ -96,8 +116,8 @@ def _differences(trained: NetworkConfig, asked: NetworkConfig) -> str:
     return ", ".join(f"network.{name} {getattr(trained, name)} (asked for: {getattr(asked, name)})" for name in names)
 
 
-def _restored_note(checkpoint: Checkpoint, directory: Path) -> str:
+def _restored_note(checkpoint: Checkpoint, environments: str, directory: Path) -> str:
     return (
         f"resumed {checkpoint.path} at iteration {checkpoint.iteration}, {checkpoint.env_steps:,} env steps: weights, optimizer, "
-        f"normalizers, schedules and counters restored; environments start new episodes; continues in {directory}"
+        f"normalizers, schedules and counters restored; {environments}; continues in {directory}"
     )

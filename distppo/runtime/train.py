@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from distppo.checkpoint import Checkpoint, CheckpointStore, best_checkpoint
 from distppo.config import Config, Overrides, dump_config
+from distppo.config.trust import named_code, trust_flags
 from distppo.console import Display, make_display
 from distppo.envs import probe_env
-from distppo.errors import UserError
+from distppo.errors import EnvFaultError, UserError
 from distppo.evaluation.evaluate import require_same_spaces
 from distppo.evaluation.restore import env_spec_of, learner_state_of, progress_of
 from distppo.files import write_atomic
-from distppo.metrics import RunWriter, machine_info, write_summary
+from distppo.flight import FlightRecorder
+from distppo.metrics import SUMMARY_FILE, RunWriter, machine_info, write_summary
 from distppo.runtime.address import Address, find_cluster
-from distppo.runtime.backend import Backend, LocalBackend
+from distppo.runtime.backend import Backend, LocalBackend, WorkerFailed
+from distppo.runtime.boundary import other_layout
+from distppo.runtime.faults import Crash, FaultLog, News, Recovery
 from distppo.runtime.run_directory import CONFIG_FILE, RunDirectory, new_run_directory
 from distppo.runtime.signals import StopRequested, StopSignal
 from distppo.runtime.start import Start, fresh, read_settings, resumed
@@ -33,11 +37,13 @@ class TrainResult(NamedTuple):
         run_directory: holds config.yaml, metrics.jsonl, progress.csv, TensorBoard events, checkpoints/ and summary.json.
         summary: what summary.json holds.
         signal: number of the signal that ended the run early, or None.
+        code: the `module:Name`s in its settings, which have to be named again to go on with it.
     """
 
     run_directory: Path
     summary: dict[str, Any]
     signal: int | None
+    code: tuple[str, ...] = ()
 
 
 def train(
@@ -45,6 +51,7 @@ def train(
     *,
     resume: str | None = None,
     address: str | None = None,
+    trust: Sequence[str] = (),
     progress: bool | None = None,
     overrides: Overrides | Mapping[str, Any] | None = None,
     **settings: Any,
@@ -57,6 +64,8 @@ def train(
             checkpoint starts again.
         address: of a running Ray cluster; None takes that of RAY_ADDRESS, else starts Ray on this machine (none at all with
             rollout.num_workers 0).
+        trust: `module:Name`s that may be loaded although the checkpoint to continue names them; what `config`, `overrides` and `settings`
+            name may anyway.
         progress: live display; None decides by the terminal, False prints plain lines.
         overrides: settings given explicitly, by full name: {"ppo.gamma": 0.98}.
         settings: the same by bare field name: num_envs=16.
@@ -70,7 +79,7 @@ def train(
     """
     with StopSignal() as stop:
         resolved, given = read_settings(config, overrides, settings, check=resume is None)
-        start = fresh(resolved) if resume is None else resumed(resume, given)
+        start = fresh(resolved) if resume is None else resumed(resume, given, {*trust, *named_code(resolved)})
         if address and start.config.rollout.num_workers == 0:
             raise UserError(f"--address {address} needs Ray, which rollout.num_workers 0 does without; leave one of them out")
         if start.checkpoint is not None and start.checkpoint.env_steps >= start.config.run.total_timesteps:
@@ -96,7 +105,7 @@ def _nothing_left(checkpoint: Checkpoint, config: Config) -> TrainResult:
             f"{checkpoint.path} has {checkpoint.env_steps:,} env steps, its total is {config.run.total_timesteps:,}: "
             "nothing is left to do; raise --total-timesteps to train on"
         )
-    return TrainResult(directory, _summary(config, directory, Progress.from_state(progress_of(checkpoint)), {}), None)
+    return TrainResult(directory, _summary(config, directory, Progress.from_state(progress_of(checkpoint)), {}, FaultLog()), None)
 
 
 def _run(start: Start, directory: Path, env: EnvSpec, cluster: Address | None, live: bool | None, stop: StopSignal) -> TrainResult:
@@ -108,33 +117,70 @@ def _run(start: Start, directory: Path, env: EnvSpec, cluster: Address | None, l
         display.start(f"{config.env.id} -> {directory}", total=config.run.total_timesteps, initial=progress.env_steps)
         for note in start.notes:
             display.message(note)
-        write_atomic(directory / CONFIG_FILE, dump_config(config).encode())
-        store = CheckpointStore(directory, config.run.keep_checkpoints)
+        store = _opened(directory, config)
         parts = "the learner" if config.rollout.num_workers == 0 else "Ray, workers and learner"
         display.message(f"starting {parts} (longer the first time, when the learner's step is compiled)")
         began = time.perf_counter()
+        faults, recorder = FaultLog(), FlightRecorder(directory, config, env)
+        resumed_from = progress.env_steps if start.continued else None
         with (
-            _processes(start, env, cluster, progress.iteration, stop) as backend,
+            _processes(start, env, cluster, progress.iteration, stop, faults) as backend,
             # Opened while the processes start: what TensorBoard's files need takes a second to import.
-            RunWriter(directory, resume_env_steps=progress.env_steps if start.continued else None) as writer,
+            RunWriter(directory, resume_env_steps=resumed_from, refused=lambda error: _metrics_refused(faults, directory, error)) as writer,
         ):
             writer.event("started", env_steps=progress.env_steps, machine=machine_info(), notes=start.notes)
-            with _told(progress, writer, display, store):
-                details = _train(start, env, backend, progress, writer, display, store)
+            faults.listen(lambda news: _tell(news, progress, writer, display, recorder))
+            with _told(progress, writer, display, store, recorder, named_code(config)):
+                details = _train(start, env, backend, progress, writer, display, store, faults)
             details["wall_seconds"] = time.perf_counter() - began
             finished = progress.env_steps >= config.run.total_timesteps
             number = None if finished else stop.number
-            summary = _summary(config, directory, progress, details)
-            write_summary(directory, summary)
+            summary = _summary(config, directory, progress, details, faults)
+            try:
+                write_summary(directory, summary)
+            except OSError as error:
+                display.message(f"warning: {directory / SUMMARY_FILE} could not be written: {error}")
             writer.event("finished" if finished else "interrupted", env_steps=progress.env_steps, signal=number)
-    return TrainResult(directory, summary, number)
+    return TrainResult(directory, summary, number, tuple(named_code(config)))
+
+
+def _opened(directory: Path, config: Config) -> CheckpointStore:
+    """Writes down the settings and opens the checkpoints.
+
+    Raises:
+        UserError: the disk refuses.
+    """
+    try:
+        write_atomic(directory / CONFIG_FILE, dump_config(config).encode())
+        return CheckpointStore(directory, config.run.keep_checkpoints)
+    except OSError as error:
+        raise UserError(f"run directory {directory}: {error.strerror or error}; free space, or choose another with --run-dir") from error
+
+
+def _metrics_refused(faults: FaultLog, directory: Path, error: OSError) -> None:
+    faults.record("metrics_failed", str(directory), error.strerror or str(error), "kept in memory until the disk takes them")
+
+
+def _tell(news: News, progress: Progress, writer: RunWriter, display: Display, recorder: FlightRecorder) -> None:
+    """Writes a fault, or the end of one, into metrics.jsonl and onto the display."""
+    if isinstance(news, Recovery):
+        writer.event("recovered", env_steps=progress.env_steps, where=news.where, seconds=news.seconds)
+        display.message(f"recovered: {news.where}, after {news.seconds:.1f} s")
+        return
+    fault = news.fault if isinstance(news, Crash) else news
+    dump = recorder.record_fragment(*news) if isinstance(news, Crash) else recorder.record_environment(fault)
+    told = {"what": fault.kind, "where": fault.where, "why": fault.why, "done": fault.done, "count": fault.times}
+    writer.event("fault", env_steps=progress.env_steps, **told, dump=None if dump is None else str(dump))
+    display.message(f"fault: {fault.kind.replace('_', ' ')}: {fault.where}: {fault.why}\n  {fault.done}")
 
 
 @contextlib.contextmanager
-def _processes(start: Start, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal) -> Iterator[Backend | None]:
+def _processes(
+    start: Start, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal, faults: FaultLog
+) -> Iterator[Backend | None]:
     """Starts workers and learner, without waiting for them, and ends them on every path; yields None if asked to stop before."""
     try:
-        backend = _backend(start, env, cluster, first_iteration, stop)
+        backend = _backend(start, env, cluster, first_iteration, stop, faults)
     except StopRequested:
         backend = None
     try:
@@ -145,21 +191,36 @@ def _processes(start: Start, env: EnvSpec, cluster: Address | None, first_iterat
 
 
 @contextlib.contextmanager
-def _told(progress: Progress, writer: RunWriter, display: Display, store: CheckpointStore) -> Iterator[None]:
-    """Notes an error of the block, and where one can go on from."""
+def _told(
+    progress: Progress, writer: RunWriter, display: Display, store: CheckpointStore, recorder: FlightRecorder, code: Collection[str]
+) -> Iterator[None]:
+    """Notes an error of the block, its flight record, and where one can go on from."""
     try:
         yield
     except BaseException as error:
+        cause = error.__cause__ if isinstance(error, WorkerFailed) else error
+        dump = recorder.record_environment(cause.fault) if isinstance(cause, EnvFaultError) and cause.fault is not None else None
         with contextlib.suppress(OSError):  # what ended the run may be the disk
-            writer.event("error", kind=type(error).__name__, message=str(error), env_steps=progress.env_steps)
+            written = None if dump is None else str(dump)
+            writer.event("error", kind=type(error).__name__, message=str(error), env_steps=progress.env_steps, dump=written)
+        if dump is not None:
+            display.message(f"flight record: {dump}; the command replay steps to the fault")
         if (latest := store.latest()) is not None:
-            kept = f"the last checkpoint is {latest.path}, --resume {store.run_directory} goes on from it"
+            command = " ".join(["--resume", str(store.run_directory), *([trust_flags(code)] if code else [])])
+            kept = f"the last checkpoint is {latest.path}, {command} goes on from it"
             display.message(f"ended by an error at {progress.env_steps:,} env steps; {kept}")
         raise
 
 
 def _train(
-    start: Start, env: EnvSpec, backend: Backend | None, progress: Progress, writer: RunWriter, display: Display, store: CheckpointStore
+    start: Start,
+    env: EnvSpec,
+    backend: Backend | None,
+    progress: Progress,
+    writer: RunWriter,
+    display: Display,
+    store: CheckpointStore,
+    faults: FaultLog,
 ) -> dict[str, Any]:
     """Trains when the processes are ready; returns what the summary says of how it ran."""
     steps_before = progress.env_steps
@@ -171,8 +232,22 @@ def _train(
         return {"env_steps_per_second": None}
     display.message(f"{backend.description}; learner step: {backend.step_name}")
     writer.event("ready", description=backend.description, step=backend.step_name)
+    if (other := other_layout(start.boundary, backend.num_workers)) is not None:
+        display.message(other)
+        writer.event("layout_changed", message=other)
     saved = start.continued and start.checkpoint is not None
-    trainer = Trainer(start.config, env, backend, progress, writer=writer, display=display, store=store, saved=saved)
+    trainer = Trainer(
+        start.config,
+        env,
+        backend,
+        progress,
+        writer=writer,
+        display=display,
+        store=store,
+        faults=faults,
+        boundary=start.boundary,
+        saved=saved,
+    )
     training = time.perf_counter()
     trainer.run()
     seconds = time.perf_counter() - training
@@ -184,17 +259,26 @@ def _train(
     }
 
 
-def _backend(start: Start, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal) -> Backend:
-    restored = learner_state_of(start.checkpoint) if start.checkpoint else None
+def _backend(start: Start, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal, faults: FaultLog) -> Backend:
+    restored, states = learner_state_of(start.checkpoint) if start.checkpoint else None, start.boundary.states
     if start.config.rollout.num_workers == 0:
-        return LocalBackend(start.config, env, first_iteration=first_iteration, restored=restored, stop=stop)
+        return LocalBackend(start.config, env, first_iteration=first_iteration, restored=restored, states=states, stop=stop)
     # Here and not above: without workers Ray is not imported at all.
     from distppo.runtime.ray_backend import RayBackend
 
-    return RayBackend(start.config, env, first_iteration=first_iteration, restored=restored, address=cluster, stop=stop)
+    return RayBackend(
+        start.config,
+        env,
+        first_iteration=first_iteration,
+        restored=restored,
+        states=states,
+        address=cluster,
+        stop=stop,
+        faults=faults,
+    )
 
 
-def _summary(config: Config, directory: Path, progress: Progress, details: Mapping[str, Any]) -> dict[str, Any]:
+def _summary(config: Config, directory: Path, progress: Progress, details: Mapping[str, Any], faults: FaultLog) -> dict[str, Any]:
     has_episodes = len(progress.episodes) > 0
     best = best_checkpoint(directory)
     return {
@@ -207,6 +291,7 @@ def _summary(config: Config, directory: Path, progress: Progress, details: Mappi
         "episode_length_mean": progress.episodes.mean_length if has_episodes else None,
         "best_evaluation": progress.best_evaluation,
         "best_checkpoint": str(best.path) if best else None,
+        "faults": {name.removeprefix("faults/"): count for name, count in faults.counts.items()},
         **details,
         **machine_info(),
     }

@@ -10,14 +10,17 @@ from typing import Any
 from distppo.checkpoint import CheckpointStore
 from distppo.config import Config
 from distppo.console import Display
-from distppo.errors import UserError
+from distppo.envs import joined
+from distppo.errors import CheckpointError, UserError
 from distppo.evaluation.episodes import EpisodeResult
 from distppo.evaluation.restore import LEARNER_ARRAYS, checkpoint_state
 from distppo.metrics import EpisodeWindow, PhaseTimer, RunWriter
-from distppo.runtime.backend import Backend, Handle, WorkerFailed
+from distppo.runtime.backend import Backend, Handle, NodeLeaving, WorkerFailed
+from distppo.runtime.boundary import Boundary, stored
+from distppo.runtime.faults import FaultLog
 from distppo.runtime.processes import UpdateReport
 from distppo.runtime.signals import StopRequested
-from distppo.types import EnvSpec
+from distppo.types import EnvSpec, Receipt
 
 
 @dataclass
@@ -46,10 +49,17 @@ class Progress:
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Progress:
-        """Returns what `state` returned."""
+        """Returns what `state` returned.
+
+        Raises:
+            CheckpointError: it did not come from there.
+        """
         episodes = EpisodeWindow()
-        episodes.load_state(state["episodes"])
-        return cls(**{**state, "episodes": episodes})
+        try:
+            episodes.load_state(state["episodes"])
+            return cls(**{**state, "episodes": episodes})
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"the checkpoint's progress is not as distppo writes it ({error})") from error
 
 
 class Trainer:
@@ -63,6 +73,8 @@ class Trainer:
         writer: of metrics and events.
         display: for people.
         store: of checkpoints.
+        faults: where those that the trainer notices, and that workers and learner tell of, are counted.
+        boundary: where the first iteration begins.
         saved: whether the store holds `progress` already.
     """
 
@@ -76,22 +88,28 @@ class Trainer:
         writer: RunWriter,
         display: Display,
         store: CheckpointStore,
+        faults: FaultLog,
+        boundary: Boundary,
         saved: bool,
     ) -> None:
         self.progress = progress
         self._config, self._env, self._backend = config, env, backend
-        self._writer, self._display, self._store = writer, display, store
+        self._writer, self._display, self._store, self._faults = writer, display, store, faults
+        self._states = boundary.states
+        self._collecting: Handle | None = None if boundary.collecting is None else backend.share(boundary.collecting)
         self._timer = PhaseTimer()
         self._started = self._reported = time.perf_counter()
         self._seconds_before, self._steps_before = progress.seconds, progress.env_steps
         self._saved_at = progress.iteration if saved else None
+        self._unsaved: str | None = None
+        self._failed_saves = 0
 
     def run(self) -> None:
         """Trains to total_timesteps, or until asked to stop. Either way the last finished iteration is checkpointed.
 
         Raises:
             WorkerFailed: a worker could not go on; the last finished iteration is checkpointed.
-            UserError: the learner could not go on; the checkpoints are as they were.
+            UserError: the learner could not go on, or checkpoints cannot be saved; the older ones are as they were.
         """
         try:
             self._loop()
@@ -102,22 +120,27 @@ class Trainer:
             raise
         else:
             self._save()
+            if self._unsaved is not None:
+                raise UserError(f"training has reached its end, but: {self._unsaved}")
 
     def _loop(self) -> None:
         config, backend, progress, timer = self._config, self._backend, self.progress, self._timer
         overlap = config.rollout.mode == "overlap"
         snapshot = backend.snapshot()
-        pending = backend.collect(snapshot, progress.iteration) if self._unfinished() else []
+        collecting = snapshot if self._collecting is None else self._collecting
+        pending = backend.collect(collecting, progress.iteration) if self._unfinished() else []
         while self._unfinished():
-            with timer.phase("collect"):
-                backend.wait(pending)
+            receipts = self._wait(pending)
             arrived, pending = pending, []
             more = progress.env_steps + config.batch_size < config.run.total_timesteps
             if overlap and more:
                 pending = backend.collect(snapshot, progress.iteration + 1)
+            before = snapshot
             with timer.phase("update"):
                 snapshot, report = backend.update(arrived)
             self._account(report)
+            # From here on a checkpoint is of the state after this update, and these are what the next fragments depend on.
+            self._states, self._collecting = joined([receipt.states for receipt in receipts]), before if overlap else None
             try:
                 evaluation = self._evaluate_if_due(snapshot)
             except (StopRequested, WorkerFailed):
@@ -129,6 +152,18 @@ class Trainer:
             if self._due(config.run.checkpoint_every):
                 self._save()
             self._report(report, evaluation)
+
+    def _wait(self, pending: list[Handle]) -> list[Receipt]:
+        while True:
+            try:
+                with self._timer.phase("collect"):
+                    receipts = self._backend.wait(pending)
+                break
+            except NodeLeaving:
+                self._save()
+        for fault in (fault for receipt in receipts for fault in receipt.faults):
+            self._faults.add(fault)
+        return receipts
 
     def _unfinished(self) -> bool:
         return self.progress.env_steps < self._config.run.total_timesteps
@@ -143,6 +178,8 @@ class Trainer:
         progress.iteration += 1
         progress.env_steps += self._config.batch_size
         progress.seconds = self._seconds_before + time.perf_counter() - self._started
+        for fault in report.faults:
+            self._faults.add(fault)
         for episode in report.episodes:
             progress.episodes.add(episode.episode_return, episode.length)
         if progress.first_return is None and report.episodes:
@@ -178,18 +215,27 @@ class Trainer:
             return
         with self._timer.phase("checkpoint"):
             arrays, values = self._backend.learner_state()
-            state = checkpoint_state(self._config, self._env, values, progress.state())
+            collecting = None if self._collecting is None else self._backend.fetch(self._collecting)
+            groups, boundary = stored(Boundary(self._states, collecting, self._backend.num_workers))
+            groups[LEARNER_ARRAYS] = dict(arrays)
+            state = checkpoint_state(self._config, self._env, values, progress.state(), boundary)
             try:
-                path = self._store.save(
-                    iteration=progress.iteration, env_steps=progress.env_steps, arrays={LEARNER_ARRAYS: arrays}, state=state, best=best
-                )
+                path = self._store.save(iteration=progress.iteration, env_steps=progress.env_steps, arrays=groups, state=state, best=best)
             except OSError as error:
-                # The one before is intact, and a full disk now is no reason to lose the run.
-                self._writer.event("checkpoint_failed", env_steps=progress.env_steps, error=str(error))
-                self._display.message(f"warning: checkpoint not saved: {error}")
+                self._not_saved(error)
                 return
+        self._unsaved, self._failed_saves = None, 0
         self._saved_at = progress.iteration
         self._writer.event("checkpoint", env_steps=progress.env_steps, path=str(path), best=best)
+
+    def _not_saved(self, error: OSError) -> None:
+        """The checkpoint before is intact, and a full disk now is no reason to lose the run; one that stays full is."""
+        limit, why = self._config.fault.max_checkpoint_failures, error.strerror or str(error)
+        self._unsaved, self._failed_saves = why, self._failed_saves + 1
+        if self._failed_saves > limit:
+            raise UserError(f"{self._failed_saves} checkpoints in a row could not be saved (fault.max_checkpoint_failures {limit}): {why}")
+        done = f"the one before is kept; failure {self._failed_saves} in a row, {limit} are put up with (fault.max_checkpoint_failures)"
+        self._faults.record("checkpoint_failed", str(self._store.directory), why, done)
 
     def _report(self, report: UpdateReport, evaluation: dict[str, float]) -> None:
         progress, workers, batch_size = self.progress, report.worker_seconds, self._config.batch_size
@@ -216,7 +262,7 @@ class Trainer:
             "dist/worker_seconds_max": max(workers),
             "dist/worker_fps": batch_size / math.fsum(workers),
             "dist/rollout_bytes": report.rollout_bytes,
-            "dist/restarts": 0,
+            **self._faults.counts,
             **evaluation,
         }
         if len(progress.episodes):

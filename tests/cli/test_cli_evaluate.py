@@ -42,12 +42,15 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def test_the_defaults_are_ten_deterministic_episodes_with_seed_0(calls: list[dict[str, Any]]) -> None:
     assert main(["evaluate", "latest"]) == 0
-    assert calls == [{"checkpoint": "latest", "env": None, "episodes": 10, "seed": 0, "deterministic": True}]
+    assert calls == [{"checkpoint": "latest", "env": None, "episodes": 10, "seed": 0, "deterministic": True, "trust": []}]
 
 
 def test_flags_stand_before_or_after_the_checkpoint(calls: list[dict[str, Any]]) -> None:
-    assert main(["evaluate", "--stochastic", "--episodes", "2e1", "runs/a", "--env", "Hopper-v4", "--seed", "3"]) == 0
-    assert calls == [{"checkpoint": "runs/a", "env": "Hopper-v4", "episodes": 20, "seed": 3, "deterministic": False}]
+    flags = ["--env", "Hopper-v4", "--seed", "3", "--trust", "a:B", "--trust", "c:D"]
+    assert main(["evaluate", "--stochastic", "--episodes", "2e1", "runs/a", *flags]) == 0
+    (call,) = calls
+    assert call.pop("trust") == ["a:B", "c:D"]
+    assert call == {"checkpoint": "runs/a", "env": "Hopper-v4", "episodes": 20, "seed": 3, "deterministic": False}
 
 
 def test_json_is_one_valid_object_and_nothing_else(calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,12 +34,12 @@ def install(monkeypatch: pytest.MonkeyPatch, train: Callable[..., Any]) -> None:
 
 
 def result(signal_number: int | None = None) -> SimpleNamespace:
-    return SimpleNamespace(run_directory=Path("runs/a b"), summary=SUMMARY, signal=signal_number)
+    return SimpleNamespace(run_directory=Path("runs/a b"), summary=SUMMARY, signal=signal_number, code=())
 
 
 def test_without_arguments_the_default_is_trained(calls: list[dict[str, Any]]) -> None:
     assert main(["train"]) == 0
-    assert calls == [{"config": Config(), "resume": None, "address": None, "progress": None, "overrides": Overrides()}]
+    assert calls == [{"config": Config(), "resume": None, "address": None, "trust": [], "progress": None, "overrides": Overrides()}]
 
 
 def test_every_flag_sets_its_setting(calls: list[dict[str, Any]]) -> None:
@@ -140,6 +140,16 @@ def test_a_signal_is_the_exit_code_and_the_way_on_is_printed(monkeypatch: pytest
     assert main(["train"]) == 143
     out = capsys.readouterr().out
     assert out.startswith("interrupted: ") and out.endswith("continue with:   distppo train --resume 'runs/a b'\n")
+
+
+def test_the_way_on_names_the_code_that_has_to_be_named_again_and_is_safe_to_paste(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ended = result(signal.SIGTERM)
+    ended.code = ("mine:Env-v0", "x:y; rm -r ~")
+    install(monkeypatch, lambda config, **others: ended)
+    assert main(["train"]) == 143
+    assert capsys.readouterr().out.endswith("--resume 'runs/a b' --trust mine:Env-v0 --trust 'x:y; rm -r ~'\n")
 
 
 def test_a_mistake_found_by_the_trainer_is_one_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

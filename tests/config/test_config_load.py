@@ -287,3 +287,12 @@ def test_what_json_lacks_has_its_default_and_what_is_wrong_in_it_is_told() -> No
 def test_every_default_is_within_its_own_limits() -> None:
     assert apply_overrides(Config(), Overrides()) == Config()
     assert all(field.doc.endswith(".") for field in FIELDS.values())
+
+
+def test_of_thousands_of_mistakes_the_first_are_shown(tmp_path):
+    path = tmp_path / "many.yaml"
+    path.write_text("".join(f"k{number}: 1\n" for number in range(3000)))
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 51 and lines[0].startswith(f"{path}:1:1") and lines[-1] == "and 2,950 more of this kind"

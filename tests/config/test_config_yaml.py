@@ -135,3 +135,10 @@ def test_no_file_whatever_ends_in_anything_but_a_config_or_a_config_error(data: 
         assert isinstance(load_config(path), Config)
     except ConfigError as error:
         assert all(line.startswith(str(path)) for line in str(error).splitlines())
+
+
+def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(ConfigError, match="cannot be read: not a regular file"):
+            load_config(path)

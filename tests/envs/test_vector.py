@@ -26,6 +26,9 @@ class Fragment:
 
     def run(self) -> list[Any]:
         self.stepper.reset(range(len(self.stepper)), self.observations[0])
+        return self.take_all()
+
+    def take_all(self) -> list[Any]:
         ends = []
         for t in range(len(self.rewards)):
             actions = np.zeros((len(self.stepper), 2), np.float32)
@@ -71,18 +74,49 @@ def test_an_environment_that_truncates_by_itself_is_a_truncation() -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("raise", "RuntimeError: the wheel came off"),
         ("reset", "RuntimeError: the simulator has no licence"),
-        ("reward_type", "could not convert string to float: 'much'"),
-        ("shape", "could not broadcast input array from shape (2,) into shape (3,)"),
         ("reset_shape", "reset() gave an observation of shape (2,), but its observation_space has shape (3,)"),
     ],
 )
-def test_an_environment_that_breaks_is_named_with_its_reason(how: str, message: str) -> None:
+def test_an_environment_that_cannot_start_is_named_with_its_reason(how: str, message: str) -> None:
     """Which one of the run it was, and the end of its traceback."""
-    broken = 0 if how.startswith("reset") else 1
-    envs = [Point(), Point()]
-    envs[broken] = Failing(how, after=3)
     with pytest.raises(UserError) as caught:
-        Fragment(envs).run()
-    assert str(caught.value).startswith(f"environment {4 + broken} (Failing)") and message in str(caught.value)
+        Fragment([Failing(how), Point()]).run()
+    assert str(caught.value).startswith("environment 4 (Failing)") and message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("raise", "RuntimeError: the wheel came off"),
+        ("reward_type", "could not convert string to float: 'much'"),
+        ("shape", "could not broadcast input array from shape (2,) into shape (3,)"),
+    ],
+)
+def test_an_environment_that_raises_stands_still_and_the_others_go_on(how: str, message: str) -> None:
+    """To the bit as if it were not there, whether they come before it or behind it in the same step."""
+    alone = Fragment([Point(), Point()])
+    ends = alone.run()
+    fragment = Fragment([Point(), Failing(how, after=3), Point()])
+    fragment.stepper.reset([0, 0, 1], fragment.observations[0])
+    its_ends = fragment.take_all()
+    ((n, broken),) = fragment.stepper.broken.items()
+    assert (n, broken.step) == (1, 3)
+    assert broken.text.startswith("environment 5 (Failing)") and message in broken.text
+    assert broken.traceback.startswith("Traceback (most recent call last)")
+    np.testing.assert_array_equal(fragment.observations[:, [0, 2]], alone.observations)
+    np.testing.assert_array_equal(fragment.discounted[:, [0, 2]], alone.discounted)
+    others = [(end.stats.step, end.stats.length, end.stats.episode_return) for end in its_ends if end.env != 1]
+    assert others == [(end.stats.step, end.stats.length, end.stats.episode_return) for end in ends]
+
+
+def test_another_environment_takes_the_place_of_a_broken_one_with_its_books() -> None:
+    """As the mending of a fragment does."""
+    fragment = Fragment([Point(), Failing("raise", after=3)])
+    fragment.run()
+    other = VectorStepper([Point()], first_env=5, max_episode_steps=None, gamma=0.9)
+    other.reset([7], np.zeros((1, 3)))
+    fragment.stepper.adopt(1, other)
+    assert not fragment.stepper.broken
+    states = fragment.stepper.states(fragment.observations[-1])
+    assert states.lengths[1] == 0 and states.captures[1].obstacle is None

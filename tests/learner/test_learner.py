@@ -210,8 +210,54 @@ def test_weights_that_are_no_longer_finite_end_the_run_with_the_way_out():
     broken = Run(mode="overlap")
     broken.learner.update(*broken.collect(0))
     broken.learner._vectors.parameters[:] = np.nan
-    with pytest.raises(UserError, match=r"update 2 diverged: 24 of 24 gradients were not finite.*lower ppo.learning_rate"):
+    with pytest.raises(UserError, match=r"update 2 diverged: (\d+) of \1 gradients were not finite.*lower ppo.learning_rate"):
         broken.learner.update(*Run(mode="overlap").collect(0))
+
+
+def too_large(run, iteration):
+    """Rollouts with one reward that float32 holds and a squared error does not: some minibatches have no finite gradient."""
+    rollouts = run.collect(iteration)
+    rollouts[0].rewards[1, 0] = 1e37
+    return rollouts
+
+
+RAW = {"normalization.rewards": False, "ppo.advantage_normalization": "off", "normalization.values": True, "ppo.lr_schedule": "kl"}
+
+
+@pytest.mark.parametrize("step", ["fused", "torch"])
+def test_a_gradient_that_is_not_finite_ends_the_run_by_default(step):
+    run = Run(step=step, **RAW).iterate()
+    with pytest.raises(UserError, match=r"update 2 diverged: \d+ of \d+ gradients were not finite.*fault.on_nonfinite drop leaves out"):
+        run.learner.update(*too_large(run, 1))
+
+
+@pytest.mark.parametrize("step", ["fused", "torch"])
+def test_a_dropped_update_leaves_weights_and_optimizer_as_they_were_and_counts_its_samples(step):
+    run = Run(step=step, **RAW, **{"fault.on_nonfinite": "drop"}).iterate()
+    before, values = bits(run.learner), run.learner.state()[1]
+    _, metrics = run.learner.update(*too_large(run, 1))
+    after = bits(run.learner)
+    changed = {name for name in before if before[name] != after[name]}
+    moments = {f"{name}_moments/{field}" for name in ("obs", "return") for field in ("count", "mean", "m2")}
+    assert changed == moments | {"version", "env_steps", "dropped_in_a_row"}
+    assert metrics["dist/obs_count"] == run.learner.env_steps == 2 * values["env_steps"]
+    assert metrics["train/skipped_steps"] > 0
+    (fault,) = run.learner.take_faults()
+    assert (fault.kind, run.learner.take_faults()) == ("update_skipped", ())
+    assert "weights and optimizer are as before it" in fault.done
+    # The return moments have seen the reward, but nothing that is not finite is in them.
+    assert all(np.isfinite(array).all() for array in run.learner.state()[0].values())
+    run.snapshot = run.learner.snapshot()
+    run.iterate()
+    assert run.learner.state()[1]["dropped_in_a_row"] == 0
+
+
+def test_a_run_whose_every_update_is_dropped_ends():
+    run = Run(**RAW, **{"fault.on_nonfinite": "drop"})
+    for iteration in range(5):
+        run.snapshot, _ = run.learner.update(*too_large(run, iteration))
+    with pytest.raises(UserError, match=r"update 6 diverged: .*, and so did the 5 before it"):
+        run.learner.update(*too_large(run, 5))
 
 
 def test_the_snapshot_is_a_value_of_its_own():

@@ -12,10 +12,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runtime.running import ROOT, SMALL, Run, command, environment, processes_of
+from runtime.running import ROOT, SMALL, Run, command, environment, processes_of, read_events
 
 from distppo.config import dump_config, load_config
 from distppo.runtime.train import train
+
+RECOVERIES = pytest.StashKey[list[str]]()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Prints how long everything took to recover."""
+    if lines := config.stash.get(RECOVERIES, []):
+        terminalreporter.section("recovery times")
+        terminalreporter.write_line("\n".join(lines))
+
+
+@pytest.fixture
+def recovery(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Takes a run directory in which something failed, and has its recovery times printed after the tests; or a time measured otherwise."""
+
+    def note(directory: Path | None = None, *, seconds: float | None = None, what: str = "") -> None:
+        found = [] if directory is None else [event for event in read_events(directory) if event["event"] == "recovered"]
+        assert found or seconds is not None, "nothing recovered"
+        times = [(event["where"], event["seconds"]) for event in found] or [(what, seconds)]
+        lines = request.config.stash.setdefault(RECOVERIES, [])
+        lines += [f"{each:6.1f} s  {where}  ({request.node.name})" for where, each in times]
+
+    return note
 
 
 @pytest.fixture

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -50,9 +53,37 @@ class Run:
     def rows(self) -> list[dict[str, Any]]:
         return read_metrics(self.directory / METRICS_FILE)
 
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        return read_events(self.directory)
+
+    @property
+    def faults(self) -> list[str]:
+        """What went wrong, in order."""
+        return [event["what"] for event in self.events if event["event"] == "fault"]
+
     def same_bits(self, other: Run) -> bool:
         mine, its = self.arrays, other.arrays
         return mine.keys() == its.keys() and all(mine[name].tobytes() == its[name].tobytes() for name in mine)
+
+
+def read_events(directory: Path) -> list[dict[str, Any]]:
+    """The events in a run directory's metrics.jsonl."""
+    return [line for line in map(json.loads, (directory / METRICS_FILE).read_text().splitlines()) if "event" in line]
+
+
+def kill_when_busy(pid: int, method: str, number: int = signal.SIGKILL) -> threading.Thread:
+    """Sends a signal to an actor's process as soon as it is inside a method: Ray puts that into the process's title."""
+    title = Path(f"/proc/{pid}/cmdline")
+
+    def watch() -> None:
+        while f".{method}" not in title.read_text():
+            time.sleep(0.001)
+        os.kill(pid, number)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
 
 
 def command(*argv: str) -> list[str]:

@@ -24,6 +24,7 @@ def fail(small: Callable[..., Run], tmp_path: Path, request: pytest.FixtureReque
     def run(how: str, after: int, workers: int, **settings: Any) -> Exception:
         ray = request.getfixturevalue("shared_ray") if workers else None
         given = {"env.id": "probe_envs:Failing-v0", "env.kwargs": {"how": how, "after": after}, "rollout.num_workers": workers}
+        given["fault.max_env_restarts"] = 0
         with pytest.raises(UserError) as caught:
             small(given | {"run.directory": str(tmp_path / "run")} | settings)
         if ray is not None:
@@ -77,9 +78,9 @@ def test_a_reset_that_raises_ends_the_start(workers: int, fail: Callable[..., Ex
 @pytest.mark.ray
 def test_a_worker_process_that_dies_is_told(fail: Callable[..., Exception], tmp_path: Path) -> None:
     """A crash in native code, or the system's memory killer: the last finished iteration is kept."""
-    error = fail("exit", 32 + 5, 2)
+    error = fail("exit", 32 + 5, 2, **{"fault.max_worker_restarts": 0})
     assert isinstance(error, WorkerFailed)
-    assert str(error).startswith(("rollout worker 0 (environments 0 to 1) has died: ", "rollout worker 1 (environments 2 to 3) has died: "))
+    assert str(error).startswith(("rollout worker 0 (environments 0 to 1) has died, ", "rollout worker 1 (environments 2 to 3) has died, "))
     assert "Its output is in " in str(error) and "\n" not in str(error)
     assert [checkpoint.env_steps for checkpoint in list_checkpoints(tmp_path / "run")] == [128]
 

@@ -39,7 +39,7 @@ def test_a_restored_learner_is_the_saved_one_to_the_last_bit(step: str, small: C
     checkpoint = load_checkpoint(list_checkpoints(run.directory)[-1].path)
     saved = learner_state_of(checkpoint)
     with StopSignal() as stop:
-        backend = LocalBackend(config_of(checkpoint), env_spec_of(checkpoint), first_iteration=3, restored=saved, stop=stop)
+        backend = LocalBackend(config_of(checkpoint), env_spec_of(checkpoint), first_iteration=3, restored=saved, states=None, stop=stop)
         arrays, values = backend.learner_state()
         backend.close()
     assert arrays.keys() == saved[0].keys()

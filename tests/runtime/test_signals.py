@@ -59,6 +59,14 @@ def test_a_signal_ends_the_run_at_the_next_safe_point(
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before, "the caller's handlers are back"
 
 
+def test_a_signal_while_compiling_ends_the_run_before_it_learns(small: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to save, and the summary says so."""
+    interrupt_at(monkeypatch, LocalBackend, "wait_until_ready", 1, signal.SIGTERM)
+    run = small()
+    assert run.result.signal == signal.SIGTERM and run.summary["env_steps"] == 0
+    assert not list_checkpoints(run.directory)
+
+
 def test_a_signal_in_the_last_evaluation_leaves_a_finished_run(small: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
     """All env steps are learned from: there is nothing to continue."""
     interrupt_at(monkeypatch, LocalBackend, "evaluate", 1, signal.SIGINT)
@@ -92,6 +100,66 @@ def test_nohup_is_respected(small: Callable[..., Run], monkeypatch: pytest.Monke
         assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("method", "call", "env_steps"),
+    [
+        pytest.param("wait_until_ready", 1, 0, id="actors starting"),
+        pytest.param("update", 2, 256, id="updating"),
+        pytest.param("learner_state", 1, 128, id="saving"),
+    ],
+)
+def test_a_signal_ends_a_run_on_ray_at_the_next_safe_point(
+    method: str, call: int, env_steps: int, small: Callable[..., Run], shared_ray: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As without Ray, and no actor is left."""
+    from distppo.runtime.ray_backend import RayBackend
+
+    interrupt_at(monkeypatch, RayBackend, method, call, signal.SIGTERM)
+    run = small({"rollout.num_workers": 2, "run.checkpoint_every": 128, "run.total_timesteps": 1024})
+    assert run.result.signal == signal.SIGTERM and run.summary["env_steps"] == env_steps
+    assert [info.env_steps for info in list_checkpoints(run.directory)][-1:] == ([env_steps] if env_steps else [])
+    wait_until(lambda: shared_ray.available_resources().get("CPU") == 4, 10, "every actor has ended")
+
+
+@pytest.mark.ray
+def test_a_signal_while_a_worker_is_replaced_waits_for_nobody(
+    small: Callable[..., Run], shared_ray: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last finished iteration is saved; the pause before the next attempt would take an hour."""
+    from distppo.runtime.pool import WorkerPool
+    from distppo.runtime.ray_backend import RayBackend
+
+    def kill_all(pool: WorkerPool) -> None:
+        for seat in pool.seats:
+            if seat.host is not None and seat.host.presence is not None:
+                os.kill(seat.host.presence.pid, signal.SIGKILL)
+
+    original, calls = RayBackend.wait, iter(range(1, 1000))
+
+    def disturbed(backend: RayBackend, orders: Any) -> Any:
+        if next(calls) == 2:
+            kill_all(backend._pool)
+        return original(backend, orders)
+
+    monkeypatch.setattr(RayBackend, "wait", disturbed)
+    # The second process of each is killed as it arrives; then the pause has begun, and the signal comes.
+    arrived = WorkerPool._welcome
+
+    def killed_again(pool: WorkerPool) -> None:
+        arrived(pool)
+        if pool._faults.counts["faults/worker_restarts"] >= 2:
+            kill_all(pool)
+        if pool._faults.counts["faults/worker_restarts"] >= 4:
+            os.kill(os.getpid(), signal.SIGINT)
+            monkeypatch.setattr(WorkerPool, "_welcome", arrived)
+
+    monkeypatch.setattr(WorkerPool, "_welcome", killed_again)
+    run = small({"rollout.num_workers": 2, "run.total_timesteps": 1024, "fault.restart_backoff": 3600})
+    assert run.result.signal == signal.SIGINT and run.summary["env_steps"] == 128
+    assert list_checkpoints(run.directory)[-1].env_steps == 128
 
 
 @pytest.mark.ray
@@ -151,12 +219,23 @@ def test_a_signal_ends_everything(
 
 
 @pytest.mark.ray
-def test_sigterm_while_ray_starts_ends_everything(started: Callable[..., subprocess.Popen[bytes]], small_file: str, tmp_path: Path) -> None:
-    """Ray has handlers of its own for this signal meanwhile."""
+@pytest.mark.parametrize(
+    ("send", "number", "code"),
+    [pytest.param(os.killpg, signal.SIGINT, 130, id="ctrl-c"), pytest.param(os.kill, signal.SIGTERM, 143, id="sigterm")],
+)
+def test_a_signal_while_ray_starts_ends_everything(
+    send: Callable[[int, int], None],
+    number: int,
+    code: int,
+    started: Callable[..., subprocess.Popen[bytes]],
+    small_file: str,
+    tmp_path: Path,
+) -> None:
+    """Ray has handlers of its own for SIGTERM meanwhile."""
     driver = started("train", "--config", small_file, *ENDLESS, *RAY)
     wait_until(lambda: any("gcs_server" in line for line in processes_of(driver.pid).values()), SECONDS, "Ray is starting")
-    driver.terminate()
-    assert driver.wait(SECONDS) == 143
+    send(driver.pid, number)
+    assert driver.wait(SECONDS) == code
     wait_until(lambda: not processes_of(driver.pid), 10, "no process is left")
     assert "interrupted: 0 env steps" in (tmp_path / "stdout").read_text()
 

@@ -1,0 +1,208 @@
+"""The actors, and what Ray's errors say of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import ray
+from ray.exceptions import ActorUnavailableError, ObjectLostError, RayError, RayTaskError
+
+from distppo.config import Config
+from distppo.errors import UserError
+from distppo.evaluation.episodes import EpisodeResult
+from distppo.runtime import cluster
+from distppo.runtime.backend import LearnerState
+from distppo.runtime.processes import LearnerProcess, UpdateReport, Worker
+from distppo.types import EnvStates, PolicySnapshot, Receipt, Rollout
+
+NO_ITERATION = 2**32
+"""Larger than any iteration's number."""
+
+
+class Gone(Exception):
+    """The process that was to answer has died; the message says of what."""
+
+
+class Unreachable(Exception):
+    """The process did not answer, and may be alive: whether it did what it was asked is not known."""
+
+
+class Lost(Exception):
+    """Data in the object store went with the node that held it."""
+
+
+class Share(NamedTuple):
+    """Consecutive environments of a run that one process steps.
+
+    Attributes:
+        number: of the share, from 0.
+        first_env: global index of its first environment.
+        num_envs: how many it has.
+    """
+
+    number: int
+    first_env: int
+    num_envs: int
+
+    @property
+    def name(self) -> str:
+        """What its process is called, for people."""
+        return f"rollout worker {self.number} (environments {self.first_env} to {self.first_env + self.num_envs - 1})"
+
+
+class Standpoint(NamedTuple):
+    """Where the environments of a share stand.
+
+    Attributes:
+        iteration: the one that they are before.
+        states: theirs; None: in new episodes, chosen by the iteration.
+        failures: where the episodes before were given up: after how many failures, for others than those.
+    """
+
+    iteration: int
+    states: EnvStates | None
+    failures: int = 0
+
+
+class Presence(NamedTuple):
+    """What an actor says of itself when it is ready.
+
+    Attributes:
+        answer: of the class that it is: the environment's spec, or the name of the learner's step.
+        node: id of its node.
+        pid: of its process there.
+    """
+
+    answer: Any
+    node: str
+    pid: int
+
+
+class WorkerActor:
+    """A process that steps the environments of one share, and those of another while that one's process is away.
+
+    Args:
+        config: of the run.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._workers: dict[int, Worker] = {}
+
+    def ready(self, share: Share, standpoint: Standpoint) -> Presence:
+        """Makes the environments of a share, as they stood."""
+        return presence(self._hosted(share, standpoint).ready())
+
+    def deliver(self, share: Share, standpoint: Standpoint | None, snapshot: PolicySnapshot, iteration: int) -> tuple[Rollout, Receipt]:
+        """Returns (fragment, receipt).
+
+        Args:
+            share: of which environments.
+            standpoint: where they are to start from; None: where this process has left them.
+            snapshot: to act with.
+            iteration: of the fragment.
+        """
+        return self._hosted(share, standpoint).deliver(snapshot, iteration)
+
+    def evaluate(self, snapshot: PolicySnapshot, episodes: Sequence[int]) -> list[EpisodeResult]:
+        """Plays evaluation episodes."""
+        return next(iter(self._workers.values())).evaluate(snapshot, episodes)
+
+    def release(self, share: Share) -> None:
+        """Closes the environments of a share that has a process of its own again."""
+        self._workers.pop(share.number).close()
+
+    def _hosted(self, share: Share, standpoint: Standpoint | None) -> Worker:
+        if standpoint is not None:
+            if share.number in self._workers:
+                self.release(share)
+            # Episodes started after failures are those of an iteration that never comes.
+            first_iteration = standpoint.iteration + standpoint.failures * NO_ITERATION
+            self._workers[share.number] = Worker(self._config, share.first_env, share.num_envs, first_iteration, standpoint.states)
+        return self._workers[share.number]
+
+
+class LearnerActor(LearnerProcess):
+    """A learner that says where it is, and gives no update twice."""
+
+    _last: tuple[int, UpdateReport] | None = None
+
+    def ready(self) -> Presence:  # type: ignore[override]
+        """Returns the name of the inner step, compiled and ready to run."""
+        return presence(super().ready())
+
+    def update(  # type: ignore[override]
+        self, keep: bool, *rollouts: Rollout
+    ) -> tuple[UpdateReport, PolicySnapshot, LearnerState | None]:
+        """Learns from one iteration; one that it has learned from already is answered again, since the first answer may have been lost.
+
+        Args:
+            keep: whether the state after it is wanted.
+            rollouts: one per worker.
+        """
+        iteration = rollouts[0].iteration
+        if self._last is None or self._last[0] != iteration:
+            snapshot, report = super().update(*rollouts)
+            self._last = (iteration, report)
+        else:
+            snapshot = self.snapshot()
+        return self._last[1], snapshot, self.state() if keep else None
+
+
+def presence(answer: Any) -> Presence:
+    """Returns an actor's own presence; called inside it."""
+    return Presence(answer, ray.get_runtime_context().get_node_id(), os.getpid())
+
+
+def values_of(references: Sequence[Any]) -> list[Any]:
+    """Returns what the references stand for; all must be there.
+
+    Raises:
+        UserError: the call raised it.
+        Gone: the process has died.
+        Unreachable: it does not answer.
+        Lost: a value, or what the call was to work on, went with its node.
+    """
+    try:
+        values: list[Any] = ray.get(list(references))
+        return values
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        if isinstance(error.cause, ObjectLostError):
+            raise Lost(_last_line(error.cause)) from error
+        raise
+    except ActorUnavailableError as error:
+        raise Unreachable(_last_line(error)) from error
+    except ObjectLostError as error:
+        raise Lost(_last_line(error)) from error
+    except RayError as error:
+        raise Gone(f"{_last_line(error)} Its output is in {cluster.log_directory()}") from error
+
+
+def is_there(reference: Any) -> bool:
+    """Whether a call has ended, well or not."""
+    there, _ = ray.wait([reference], timeout=0, fetch_local=False)
+    return bool(there)
+
+
+def end(actor: Any, pid: int | None = None) -> None:
+    """Kills an actor.
+
+    Args:
+        actor: its handle.
+        pid: of its process, where that is on this machine: one that is stopped does not listen to Ray.
+    """
+    with contextlib.suppress(Exception):  # a cluster that has gone took its actors with it
+        ray.kill(actor)
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1].rpartition("Worker exit detail: ")[2].strip()

@@ -1,0 +1,248 @@
+"""Capturing and restoring: the same continuation to the last bit, or a reason why not."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.wrappers import DelayObservation, FrameStackObservation
+from probe_envs import Point
+
+from distppo.config.schema import EnvConfig
+from distppo.envs import CaptureError, EnvCapturer, make_env, mujoco_state
+
+BODIES = ["Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "InvertedDoublePendulum", "InvertedPendulum", "Swimmer"]
+BODIES += ["Reacher", "Walker2d"]
+MUJOCO = [f"{body}-v{version}" for body in BODIES for version in (4, 5)] + ["Pusher-v5"]
+CONTINUED_STEPS = 300
+
+
+def made(env_id: str) -> gym.Env[Any, Any]:
+    return make_env(EnvConfig(id=env_id))[0]
+
+
+def play(env: gym.Env[Any, Any], steps: int, seed: int) -> list[bytes]:
+    """Steps with random actions and resets; returns the bits of everything that came back."""
+    rng, space, answers = np.random.default_rng(seed), env.action_space, []
+    assert isinstance(space, gym.spaces.Box)
+    for _ in range(steps):
+        observation, reward, terminated, truncated, _ = env.step(rng.uniform(space.low, space.high).astype(np.float32))
+        answers.append(np.asarray(observation).tobytes() + np.float64(reward).tobytes() + bytes([terminated, truncated]))
+        if terminated or truncated:
+            answers.append(np.asarray(env.reset()[0]).tobytes())
+    return answers
+
+
+def continued(env: gym.Env[Any, Any], fresh: gym.Env[Any, Any]) -> tuple[list[bytes], list[bytes]]:
+    """What an environment does after 37 steps, and what a fresh one does that takes its state over, after some life of its own."""
+    first, second = EnvCapturer(env), EnvCapturer(fresh)
+    env.reset(seed=3)
+    play(env, 37, seed=1)
+    captured = first.capture()
+    assert captured.obstacle is None, captured.obstacle
+    # As a checkpoint stores it.
+    stored = captured._replace(values=json.loads(json.dumps(captured.values, allow_nan=False)))
+    fresh.reset(seed=99)
+    play(fresh, 5, seed=2)
+    second.restore(stored)
+    return play(env, CONTINUED_STEPS, seed=7), play(fresh, CONTINUED_STEPS, seed=7)
+
+
+@pytest.mark.parametrize("env_id", [*MUJOCO, "Pendulum-v1", "MountainCarContinuous-v0"])
+def test_a_restored_environment_goes_on_with_the_same_bits(env_id: str) -> None:
+    """300 steps with contacts, falls and resets: observations, rewards, ends."""
+    first, second = continued(made(env_id), made(env_id))
+    assert first == second
+
+
+@pytest.mark.parametrize("env_id", ["Humanoid-v5", "Reacher-v4", "Ant-v4"])
+def test_the_integration_state_alone_is_not_enough(env_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Why the lagging positions are stored: these environments read them before they step."""
+    monkeypatch.setattr(mujoco_state, "LAGGING", ())
+    first, second = continued(made(env_id), made(env_id))
+    assert first[0] != second[0] and len(first) == len(second)
+
+
+class Stateful(Point):
+    """Every kind of attribute that is captured, with a generator of its own that shares its stream with nobody."""
+
+    def __init__(self) -> None:
+        super().__init__(termination=0.02)
+        self._noise = np.random.Generator(np.random.MT19937(1))
+        self._recent: deque[Any] = deque(maxlen=3)
+        self._phase: tuple[int, float] | None = None
+        self._table = {"best": -np.inf, "visited": [0, 0]}
+        self._gain = np.float32(1.0)
+
+    def step(self, action: Any) -> Any:
+        observation, reward, *rest = super().step(action)
+        self._recent.append(observation)
+        self._phase = ((self._phase or (0, 0.0))[0] + 1, float(reward))
+        self._table["best"] = max(self._table["best"], reward)
+        self._table["visited"][int(reward > -1)] += 1
+        self._gain = self._gain * np.float32(1.001)
+        self.made_by_the_first_step = True
+        observation = np.mean(self._recent, axis=0) * self._gain + self._noise.normal(size=3) + self._phase[0]
+        return observation, reward + self._table["best"] + self._table["visited"][0], *rest
+
+
+def test_plain_attributes_and_generators_are_state() -> None:
+    """An environment in Python needs no method for it."""
+    first, second = continued(Stateful(), Stateful())
+    assert first == second
+
+
+def test_wrappers_are_part_of_the_state() -> None:
+    """Their queues too."""
+
+    def wrapped() -> gym.Env[Any, Any]:
+        return FrameStackObservation(DelayObservation(Stateful(), delay=2), stack_size=2)
+
+    first, second = continued(wrapped(), wrapped())
+    assert first == second
+
+
+class Machine:
+    """A simulator behind a handle."""
+
+    def __init__(self) -> None:
+        self.position = 0.0
+
+
+class Handled(Point):
+    """Keeps its state where nobody can see it."""
+
+    def __init__(self) -> None:
+        super().__init__(termination=0.0)
+        self._machine = Machine()
+
+    def step(self, action: Any) -> Any:
+        self._machine.position += float(action[0])
+        observation, reward, *rest = super().step(action)
+        return observation + self._machine.position, reward, *rest
+
+
+class Hooked(Handled):
+    """And says what it is."""
+
+    def capture_state(self) -> dict[str, Any]:
+        return {"machine": self._machine.position, "position": self._position, "steps": self._steps}
+
+    def restore_state(self, state: dict[str, Any]) -> None:
+        self._machine.position, self._position, self._steps = state["machine"], state["position"], state["steps"]
+
+
+def test_an_environment_can_capture_itself() -> None:
+    """With capture_state and restore_state; its np_random comes with it."""
+    first, second = continued(Hooked(), Hooked())
+    assert first == second
+
+
+class Sampling(Point):
+    """Draws from a space, which has a generator of its own."""
+
+    def reset(self, **arguments: Any) -> Any:
+        self.action_space.sample()
+        return super().reset(**arguments)
+
+
+class Closed(Point):
+    """Has a function with a memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        memory: list[int] = []
+        self._observe = lambda: memory.append(1)
+
+
+class Unplain(Hooked):
+    """Hands out what cannot be stored."""
+
+    def capture_state(self) -> dict[str, Any]:
+        return {"machine": self._machine}
+
+
+class Raising(Hooked):
+    """Fails when it is asked."""
+
+    def capture_state(self) -> dict[str, Any]:
+        raise RuntimeError("not now")
+
+
+@pytest.mark.parametrize(
+    ("make", "obstacle"),
+    [
+        (Handled, "Handled._machine is a .*Machine; Handled can define capture_state and restore_state"),
+        (Sampling, "Sampling.action_space is a gymnasium.spaces.box.Box that is sampled from"),
+        (Closed, "Closed._observe is a builtins.function"),
+        (Unplain, r"Unplain.capture_state\(\) returns a .*Machine, which is not plain data"),
+        (Raising, "its capture_state raised RuntimeError: not now"),
+    ],
+)
+def test_what_cannot_be_captured_says_why(make: Any, obstacle: str) -> None:
+    """Never a state that would go on differently."""
+    env = make()
+    capturer = EnvCapturer(env)
+    env.reset(seed=0)
+    play(env, 3, seed=0)
+    captured = capturer.capture()
+    assert captured.obstacle is not None and not captured.arrays and not captured.values
+    with pytest.raises(CaptureError, match=obstacle):
+        capturer.restore(captured)
+
+
+def test_a_changed_model_is_noticed() -> None:
+    """Resets that randomize the body are state that is not in the data."""
+    env = made("Hopper-v5")
+    capturer = EnvCapturer(env)
+    env.reset(seed=0)
+    env.unwrapped.model.body_mass[1] *= 1.1  # type: ignore[attr-defined]
+    assert "its MuJoCo model, was changed" in str(capturer.capture().obstacle)
+
+
+def captured_point() -> Any:
+    env = Point()
+    capturer = EnvCapturer(env)
+    env.reset(seed=0)
+    return capturer.capture()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda values: values["0"]["attributes"].update(step=1), "Point has no attribute 'step' of its own"),
+        (lambda values: values["0"]["attributes"].update(__class__=1), "no attribute '__class__' of its own"),
+        (lambda values: values["0"]["attributes"].update(unwrapped=1), "no attribute 'unwrapped' of its own"),
+        (lambda values: values["0"]["attributes"].update(_steps={"array": "nowhere"}), "could not be put back"),
+        (lambda values: values["0"]["attributes"].update(_steps={"function": "os.system"}), "unknown kind 'function'"),
+        (lambda values: values["0"]["attributes"].update(_steps=[1]), "a list that is not marked as one"),
+        (lambda values: values["0"]["attributes"].update(_steps={"mujoco": "3.0"}), "Point._steps is not MuJoCo data"),
+        (lambda values: values["0"].update(own=1), "captures its state in another way"),
+        (lambda values: values.update({"1": {}}), "captured with 2 layers, here it has 1"),
+        (lambda values: values["0"].clear(), "could not be put back"),
+    ],
+)
+def test_a_state_that_is_not_the_environment_s_is_refused(spoil: Any, message: str) -> None:
+    """Also one that somebody has made up: it sets plain attributes and nothing else."""
+    captured = captured_point()
+    values = json.loads(json.dumps(captured.values))
+    spoil(values)
+    env = Point()
+    capturer = EnvCapturer(env)
+    env.reset(seed=1)
+    with pytest.raises(CaptureError, match=message.replace("(", r"\(")):
+        capturer.restore(captured._replace(values=values))
+
+
+def test_the_state_of_another_model_is_refused() -> None:
+    """Sizes decide."""
+    hopper, walker = made("Hopper-v5"), made("Walker2d-v5")
+    first, second = EnvCapturer(hopper), EnvCapturer(walker)
+    hopper.reset(seed=0)
+    walker.reset(seed=0)
+    with pytest.raises(CaptureError, match="another MuJoCo model"):
+        second.restore(first.capture())
