@@ -73,9 +73,9 @@ class ConfigLoader(Loader):
         text = mutate_lines(rng, text) if rng.random() < 0.5 else mutate_bytes(rng, text, self.texts)
         if rng.random() < 0.001:
             piece = rng.choice(NASTY_TOKENS) or rng.choice(self.texts)
-            text = (rng.choice((piece, piece + b"\n", b"k%d: 1\n", b"ppo.x%d: 1\n", b"- ", b"[,")) * 150_000)[
-                : rng.choice((20_000, 131_072))
-            ]
+            piece = rng.choice((piece, piece + b"\n", b"k%d: 1\n", b"ppo.x%d: 1\n", b"- ", b"[,"))
+            size = rng.choice((20_000, 131_072))
+            text = (piece * (size // len(piece) + 1))[:size]
             text = b"\n".join(line.replace(b"%d", b"%d" % number) for number, line in enumerate(text.split(b"\n")))
         self.path.write_bytes(text)
 
@@ -225,7 +225,9 @@ class RunLoader(Loader):
         names = ["runs/a", "a", "latest", "runs", ".", "..", "runs/a/checkpoints", "runs/a/checkpoints/ckpt_00000000", "runs/a/config.yaml"]
         odd = ["", "@", "@best", "a@b@c", "a\0b", "x" * 5000, "./" * 2000, "\ud800", "\u202e", "a/../a", "latest@", "runs/a/metrics.jsonl"]
         which = ["", "", "@best", "@last", "@0", "@256", "@-1", "@" + "9" * 5000, "@1,0", "@\u0661"]
-        self.reference = (rng.choice(names) if rng.random() < 0.8 else rng.choice(odd)) + rng.choice(which)
+        name = rng.choice(names) if rng.random() < 0.8 else rng.choice(odd)
+        # A link that the user names is followed: it is the user's word, not the folder's.
+        self.reference = ("runs/a" if os.path.islink(name.replace("\0", "")) else name) + rng.choice(which)
         self.prefer: Any = rng.choice(("best", "last"))
 
     def load(self) -> None:
