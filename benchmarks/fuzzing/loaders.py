@@ -20,10 +20,11 @@ from distppo.config.trust import named_code
 from distppo.evaluation.restore import config_of, env_spec_of, learner_state_of, progress_of, snapshot_of
 from distppo.metrics import METRICS_FILE, read_metrics
 from distppo.metrics.jsonl import repair
+from distppo.runtime.boundary import boundary_of, other_layout, restored_text
 from distppo.runtime.run_directory import RunDirectory, find_begun_run
 from distppo.runtime.trainer import Progress
 
-MANIFEST, STATE, ARRAYS = "MANIFEST.json", "state.json", "learner.safetensors"
+MANIFEST, STATE = "MANIFEST.json", "state.json"
 
 
 class Loader:
@@ -156,6 +157,9 @@ class ContentLoader(ManifestLoader):
         progress = Progress.from_state(progress_of(checkpoint))
         assert progress.episodes.mean_return is None or isinstance(progress.episodes.mean_return, float)
         snapshot_of(checkpoint)
+        boundary = boundary_of(checkpoint, config_of(checkpoint))
+        restored_text(boundary, 2)
+        other_layout(boundary, 2)
 
 
 class MetricsLoader(Loader):
@@ -201,6 +205,7 @@ class RunLoader(Loader):
         self.outside = root / "outside"
         shutil.copytree(run, self.outside)
         self.inside = root / "inside"
+        self.files = os.listdir(self.checkpoint)
         self.work = self.inside / "deep" / "work"
         self.reference = ""
 
@@ -215,7 +220,7 @@ class RunLoader(Loader):
         for number in range(rng.randrange(4)):
             checkpoint = run / "checkpoints" / f"ckpt_{number:08d}{rng.choice(('', '', '', '.old', '.tmp-' + '0' * 32, 'x', '9'))}"
             checkpoint.mkdir(parents=True)
-            for name in (MANIFEST, STATE, ARRAYS):
+            for name in self.files:
                 shutil.copyfile(self.checkpoint / name, checkpoint / name)
         for pointer in ("best", "latest"):
             if (run / "checkpoints").exists() and rng.random() < 0.5:

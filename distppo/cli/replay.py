@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from distppo.cli.parser import Parser
+from distppo.cli.settings import add_trust_flag
 
 if TYPE_CHECKING:
     from distppo.checkpoint import Checkpoint
@@ -32,7 +33,7 @@ def main(argv: Sequence[str], program: str) -> int:
         print(printable(line), flush=True)
     result = replay(
         dump,
-        trusted=arguments.trust,
+        trust=arguments.trust,
         last=arguments.last,
         timeout=arguments.timeout,
         show=lambda line: print(printable(line), flush=True),
@@ -64,9 +65,7 @@ def _parser(program: str) -> Parser:
     description = "Makes the environment of a flight record, puts it where it was, and steps it to the fault."
     parser = Parser(program, "DUMP [FLAGS]", description)
     parser.add_argument("dump", metavar="DUMP", help="a flight record (RUN/faults/0001-...), or a run that has one")
-    parser.add_argument(
-        "--trust", action="store_true", help="import the modules that the record names (module:Env-v0): they can run any code"
-    )
+    add_trust_flag(parser)
     parser.add_argument(
         "--last", metavar="N", type=_count, default=DEFAULT_LAST, help=f"steps shown before the fault (default: {DEFAULT_LAST})"
     )

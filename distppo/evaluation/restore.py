@@ -107,13 +107,16 @@ def snapshot_of(checkpoint: Checkpoint) -> PolicySnapshot:
             f"{checkpoint.path}: {parameters.shape} parameters and moments of {moments.mean.shape} do not fit its own config "
             f"({size} parameters, observations {env.observation_shape})"
         )
-    _require_sound(checkpoint, parameters, moments)
+    require_sound(checkpoint, parameters, moments)
     clip = config.normalization.observation_clip if config.normalization.observations else None
-    version = learner_state_of(checkpoint)[1]["version"]
+    try:
+        version = _count(_section(checkpoint, "learner")["version"])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint.path}/state.json: learner is not as distppo writes it ({error})") from error
     return PolicySnapshot(version, parameters, moments, PolicySpec(env, config.network.activation, layout, clip))
 
 
-def _require_sound(checkpoint: Checkpoint, parameters: np.ndarray, moments: Moments) -> None:
+def require_sound(checkpoint: Checkpoint, parameters: np.ndarray, moments: Moments) -> None:
     """Raises CheckpointError for numbers that no learner arrives at."""
     if parameters.dtype != np.float32 or any(array.dtype != np.float64 for array in moments):
         raise CheckpointError(f"{checkpoint.path}: its parameters are not float32, or its moments not float64")

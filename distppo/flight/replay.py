@@ -6,7 +6,7 @@ import dataclasses
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from distppo.checkpoint import Checkpoint, load_checkpoint
 from distppo.collector import RolloutCollector
 from distppo.collector.defects import LARGEST_FLOAT64, find_defects
 from distppo.config import Config
+from distppo.config.trust import require_named
 from distppo.envs import VectorStepper, make_env, unpacked
 from distppo.errors import CheckpointError, UserError
 from distppo.evaluation.restore import config_of, snapshot_of
@@ -61,22 +62,22 @@ def load_dump(reference: str) -> Checkpoint:
     return dump
 
 
-def replay(dump: Checkpoint, *, trusted: bool, last: int, timeout: float, show: Show) -> Replay:
+def replay(dump: Checkpoint, *, trust: Sequence[str], last: int, timeout: float, show: Show) -> Replay:
     """Steps to the fault.
 
     Args:
         dump: from `load_dump`.
-        trusted: whether modules that the record names may be imported.
+        trust: `module:Name`s that may be loaded although the record names them.
         last: how many of the last steps are shown.
         timeout: seconds that a step of a fragment that is collected again may take, before it counts as hanging.
         show: takes each line for people.
 
     Raises:
-        UserError: the record names modules and is not trusted, its environment cannot be made here, or it cannot be put where it was.
+        UserError: the record names code that `trust` does not, its environment cannot be made here, or it cannot be put where it was.
         CheckpointError: the record is not as distppo writes it.
     """
     config = config_of(dump)
-    _require_trust(config, trusted)
+    require_named(config, trust, source=dump.path, sections=("env", "network"))
     try:
         sort = dump.state["fault"]["sort"]
         if sort == "environment":
@@ -86,14 +87,6 @@ def replay(dump: Checkpoint, *, trusted: bool, last: int, timeout: float, show: 
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise CheckpointError(f"{dump.path}: not as distppo writes it ({type(error).__name__}: {error})") from error
     raise CheckpointError(f"{dump.path}: a flight record of the unknown sort {sort!r}")
-
-
-def _require_trust(config: Config, trusted: bool) -> None:
-    """Raises UserError where making the environment would run code that the record chooses."""
-    named = [config.env.id] if ":" in config.env.id else []
-    named += [str(wrapper) for wrapper in getattr(config.env, "wrappers", ())]
-    if named and not trusted:
-        raise UserError(f"this record has code imported: {', '.join(named)}. If you know where it comes from, add --trust")
 
 
 def _replay_environment(dump: Checkpoint, config: Config, last: int, show: Show) -> Replay:

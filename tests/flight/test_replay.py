@@ -13,6 +13,7 @@ import pytest
 from distppo.cli import main
 from distppo.collector import RolloutCollector
 from distppo.config import Config, load_config
+from distppo.config.trust import TRUST_VARIABLE, UntrustedCodeError
 from distppo.envs import VectorStepper, make_env, part_of
 from distppo.errors import EnvFaultError, UserError
 from distppo.flight import FlightRecorder, load_dump, replay
@@ -58,7 +59,7 @@ def dump_of(config: Config, directory: Path, fault: FaultEvent | None = None) ->
 
 def played(path: Path, **others: Any) -> tuple[Any, list[str]]:
     lines: list[str] = []
-    arguments = {"trusted": True, "last": 2, "timeout": 60.0} | others
+    arguments = {"trust": [], "last": 2, "timeout": 60.0} | others
     return replay(load_dump(str(path)), show=lines.append, **arguments), lines
 
 
@@ -80,7 +81,7 @@ def test_an_environment_that_has_been_mended_takes_all_steps(tmp_path: Path, mon
     path = dump_of(settings("raise", 9), tmp_path)
     monkeypatch.setattr("probe_envs.Failing._failure", lambda self, *step: (step[0], step[1], *step[2]))
     assert not played(path)[0].happened
-    assert main(["replay", str(path), "--trust"]) == 1
+    assert main(["replay", str(path), "--trust", "probe_envs:Failing-v0"]) == 1
 
 
 def test_a_mujoco_environment_is_put_back_into_the_middle_of_an_episode(tmp_path: Path) -> None:
@@ -94,7 +95,7 @@ def test_a_mujoco_environment_is_put_back_into_the_middle_of_an_episode(tmp_path
     actions = np.clip(rollout.actions[:, 1], -1.0, 1.0)
     record = FlightRecord(1, 1, 31, part_of(states, 1, 1), None, raw[-8:].copy(), actions, "")
     path = dump_of(config, tmp_path, FaultEvent("env_error", "environment 1", "made up", "", record=record))
-    result, lines = played(path, trusted=False)
+    result, lines = played(path)
     assert not result.happened and lines[-1] == "the last 8 observations are those of the record, to the bit"
 
 
@@ -153,11 +154,13 @@ def test_a_disk_that_refuses_costs_the_record_alone(tmp_path: Path) -> None:
     assert FlightRecorder(tmp_path, config, make_env(config.env)[1]).record_environment(failed(config)) is None
 
 
-def test_a_record_has_nothing_imported_unless_it_is_trusted(tmp_path: Path) -> None:
+def test_a_record_has_nothing_imported_unless_its_user_names_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The module is the record's choice; opening the record alone loads no module."""
     path = dump_of(settings("raise", 9), tmp_path)
-    with pytest.raises(UserError, match=r"this record has code imported: probe_envs:Failing-v0.*--trust"):
-        played(path, trusted=False)
+    monkeypatch.delenv(TRUST_VARIABLE)
+    with pytest.raises(UntrustedCodeError, match=r"names code that would be imported(?s:.*)--trust probe_envs:Failing-v0"):
+        played(path)
+    assert played(path, trust=["probe_envs:Failing-v0"])[0].happened
 
 
 @pytest.mark.parametrize(
@@ -202,13 +205,13 @@ def test_a_record_that_somebody_has_made_up_is_an_error_and_nothing_else(change:
     dump = load_dump(str(dump_of(settings("raise", 45), tmp_path)))
     change(dump.state)
     with pytest.raises(UserError, match=message):
-        replay(dump, trusted=True, last=0, timeout=1.0, show=lambda line: None)
+        replay(dump, trust=[], last=0, timeout=1.0, show=lambda line: None)
 
 
 def test_what_a_record_says_cannot_command_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Escape sequences are shown as question marks."""
     config = settings("raise", 9)
     dump_of(config, tmp_path, failed(config)._replace(where="here\x1b]0;owned\x07"))
-    assert main(["replay", str(tmp_path), "--trust"]) == 0
+    assert main(["replay", str(tmp_path), "--trust", "probe_envs:Failing-v0"]) == 0
     out = capsys.readouterr().out
     assert "\x1b" not in out and "here?]0;owned?" in out
