@@ -20,10 +20,11 @@ from distppo.config.trust import named_code
 from distppo.evaluation.restore import config_of, env_spec_of, learner_state_of, progress_of, snapshot_of
 from distppo.metrics import METRICS_FILE, read_metrics
 from distppo.metrics.jsonl import repair
+from distppo.runtime.boundary import boundary_of, other_layout, restored_text
 from distppo.runtime.run_directory import RunDirectory, find_begun_run
 from distppo.runtime.trainer import Progress
 
-MANIFEST, STATE, ARRAYS = "MANIFEST.json", "state.json", "learner.safetensors"
+MANIFEST, STATE = "MANIFEST.json", "state.json"
 
 
 class Loader:
@@ -73,9 +74,9 @@ class ConfigLoader(Loader):
         text = mutate_lines(rng, text) if rng.random() < 0.5 else mutate_bytes(rng, text, self.texts)
         if rng.random() < 0.001:
             piece = rng.choice(NASTY_TOKENS) or rng.choice(self.texts)
-            text = (rng.choice((piece, piece + b"\n", b"k%d: 1\n", b"ppo.x%d: 1\n", b"- ", b"[,")) * 150_000)[
-                : rng.choice((20_000, 131_072))
-            ]
+            piece = rng.choice((piece, piece + b"\n", b"k%d: 1\n", b"ppo.x%d: 1\n", b"- ", b"[,"))
+            size = rng.choice((20_000, 131_072))
+            text = (piece * (size // len(piece) + 1))[:size]
             text = b"\n".join(line.replace(b"%d", b"%d" % number) for number, line in enumerate(text.split(b"\n")))
         self.path.write_bytes(text)
 
@@ -156,6 +157,9 @@ class ContentLoader(ManifestLoader):
         progress = Progress.from_state(progress_of(checkpoint))
         assert progress.episodes.mean_return is None or isinstance(progress.episodes.mean_return, float)
         snapshot_of(checkpoint)
+        boundary = boundary_of(checkpoint, config_of(checkpoint))
+        restored_text(boundary, 2)
+        other_layout(boundary, 2)
 
 
 class MetricsLoader(Loader):
@@ -201,6 +205,7 @@ class RunLoader(Loader):
         self.outside = root / "outside"
         shutil.copytree(run, self.outside)
         self.inside = root / "inside"
+        self.files = os.listdir(self.checkpoint)
         self.work = self.inside / "deep" / "work"
         self.reference = ""
 
@@ -215,7 +220,7 @@ class RunLoader(Loader):
         for number in range(rng.randrange(4)):
             checkpoint = run / "checkpoints" / f"ckpt_{number:08d}{rng.choice(('', '', '', '.old', '.tmp-' + '0' * 32, 'x', '9'))}"
             checkpoint.mkdir(parents=True)
-            for name in (MANIFEST, STATE, ARRAYS):
+            for name in self.files:
                 shutil.copyfile(self.checkpoint / name, checkpoint / name)
         for pointer in ("best", "latest"):
             if (run / "checkpoints").exists() and rng.random() < 0.5:
@@ -225,7 +230,9 @@ class RunLoader(Loader):
         names = ["runs/a", "a", "latest", "runs", ".", "..", "runs/a/checkpoints", "runs/a/checkpoints/ckpt_00000000", "runs/a/config.yaml"]
         odd = ["", "@", "@best", "a@b@c", "a\0b", "x" * 5000, "./" * 2000, "\ud800", "\u202e", "a/../a", "latest@", "runs/a/metrics.jsonl"]
         which = ["", "", "@best", "@last", "@0", "@256", "@-1", "@" + "9" * 5000, "@1,0", "@\u0661"]
-        self.reference = (rng.choice(names) if rng.random() < 0.8 else rng.choice(odd)) + rng.choice(which)
+        name = rng.choice(names) if rng.random() < 0.8 else rng.choice(odd)
+        # A link that the user names is followed: it is the user's word, not the folder's.
+        self.reference = ("runs/a" if os.path.islink(name.replace("\0", "")) else name) + rng.choice(which)
         self.prefer: Any = rng.choice(("best", "last"))
 
     def load(self) -> None:

@@ -65,9 +65,9 @@ def add_setting_flags(parser: argparse.ArgumentParser) -> None:
             group.add_argument(flag.name, metavar=_placeholder(field), help=_help(field))
 
 
-def add_trust_flag(group: argparse._ActionsContainer) -> None:
+def add_trust_flag(parser: argparse._ActionsContainer) -> None:
     """Adds --trust, for commands that read settings out of checkpoints."""
-    group.add_argument(
+    parser.add_argument(
         "--trust",
         action="append",
         default=[],

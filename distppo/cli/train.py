@@ -51,8 +51,7 @@ def closing_lines(result: TrainResult, program: str) -> list[str]:
     if summary.get("best_checkpoint"):
         lines.append(f"best checkpoint: {summary['best_checkpoint']}")
     if result.signal:
-        flags = f" {trust_flags(result.code)}" if result.code else ""
-        lines.append(f"continue with:   {program} --resume {shlex.quote(str(directory))}{flags}")
+        lines.append(f"continue with:   {program} --resume {shlex.quote(str(directory))}{trust_flags(result.code)}")
     return lines
 
 

@@ -52,20 +52,28 @@ def require_named(config: Config, named: Iterable[str], *, source: object, secti
     Raises:
         UntrustedCodeError: there is a name that the user has not given. The message says what to type.
     """
-    trusted = {*named, *re.split(r"[\s,]+", os.environ.get(TRUST_VARIABLE, ""))}
+    trusted = {*named, *_always_trusted()}
     code = named_code(config)
     missing = [name for name, key in code.items() if name not in trusted and (sections is None or key.partition(".")[0] in sections)]
     if missing:
         listed = "\n".join(f"  {code[name]}: {shortened(name)}" for name in missing)
         raise UntrustedCodeError(
             f"{source} names code that would be imported, and so run, on this machine:\n{listed}\n"
-            f"If you trust whoever made it, name it too: {trust_flags(missing)} (in Python trust={missing!r})"
+            f"If you trust whoever made it, name it too:{trust_flags(missing)} (in Python trust={missing!r})"
         )
 
 
 def trust_flags(names: Iterable[str]) -> str:
-    """Returns the flags that name this code on the command line, safe to paste into a shell whatever a stranger's name holds."""
-    return " ".join(f"--trust {shlex.quote(name)}" for name in names)
+    """Returns the flags that name this code on the command line, as far as DISTPPO_TRUST does not; each begins with a space.
+
+    They are safe to paste into a shell, whatever a stranger's name holds.
+    """
+    trusted = _always_trusted()
+    return "".join(f" --trust {shlex.quote(name)}" for name in names if name not in trusted)
+
+
+def _always_trusted() -> set[str]:
+    return set(re.split(r"[\s,]+", os.environ.get(TRUST_VARIABLE, "")))
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -80,6 +80,8 @@ def unpacked(arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> Env
         raise ValueError(f"environments' states that are not as they are written ({error})") from error
     if any(getattr(states, name).shape[:1] != (len(captures),) for name in BOOKS) or any(array.ndim != 1 for array in states[2:5]):
         raise ValueError(f"environments' states whose arrays do not fit {len(captures)} environments")
+    if states.lengths.dtype != np.int64 or (states.lengths < 0).any():
+        raise ValueError("environments' states in which the length of an episode is not a count")
     return states
 
 

@@ -107,7 +107,7 @@ def snapshot_of(checkpoint: Checkpoint) -> PolicySnapshot:
             f"{checkpoint.path}: {parameters.shape} parameters and moments of {moments.mean.shape} do not fit its own config "
             f"({size} parameters, observations {env.observation_shape})"
         )
-    _require_sound(checkpoint, parameters, moments)
+    require_sound(checkpoint, parameters, moments)
     clip = config.normalization.observation_clip if config.normalization.observations else None
     try:
         version = _count(_section(checkpoint, "learner")["version"])  # a flight record has nothing else of the learner
@@ -116,7 +116,7 @@ def snapshot_of(checkpoint: Checkpoint) -> PolicySnapshot:
     return PolicySnapshot(version, parameters, moments, PolicySpec(env, config.network.activation, layout, clip))
 
 
-def _require_sound(checkpoint: Checkpoint, parameters: np.ndarray, moments: Moments) -> None:
+def require_sound(checkpoint: Checkpoint, parameters: np.ndarray, moments: Moments) -> None:
     """Raises CheckpointError for numbers that no learner arrives at."""
     if parameters.dtype != np.float32 or any(array.dtype != np.float64 for array in moments):
         raise CheckpointError(f"{checkpoint.path}: its parameters are not float32, or its moments not float64")

@@ -11,7 +11,7 @@ from distppo.checkpoint import Checkpoint
 from distppo.config import Config
 from distppo.envs import joined, obstructed, packed, part_of, unpacked
 from distppo.errors import CheckpointError
-from distppo.evaluation.restore import config_of, env_spec_of, snapshot_of
+from distppo.evaluation.restore import config_of, env_spec_of, require_sound, snapshot_of
 from distppo.types import EnvStates, Moments, PolicySnapshot
 
 ENV_ARRAYS = "environments"
@@ -55,7 +55,10 @@ def boundary_of(checkpoint: Checkpoint, config: Config) -> Boundary:
     """
     values = checkpoint.state.get("boundary", {})
     try:
-        return Boundary(_states(checkpoint, config, values), _collecting(checkpoint, config, values), values.get("num_workers"))
+        num_workers = values.get("num_workers")
+        if num_workers is not None and type(num_workers) is not int:
+            raise ValueError(f"{type(num_workers).__name__} workers")
+        return Boundary(_states(checkpoint, config, values), _collecting(checkpoint, config, values), num_workers)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{checkpoint.path}: what the next iteration begins with is not as distppo writes it ({error})") from error
 
@@ -107,6 +110,7 @@ def _collecting(checkpoint: Checkpoint, config: Config, values: dict[str, Any]) 
     snapshot = PolicySnapshot(int(values["collecting_version"]), arrays["parameters"], moments, newest.spec)
     if snapshot.parameters.shape != newest.parameters.shape or moments.mean.shape != newest.obs_moments.mean.shape:
         raise ValueError("the snapshot it was collecting with has other shapes than the newest")
+    require_sound(checkpoint, snapshot.parameters, moments)
     if newest.version - snapshot.version not in (0, 1):
         raise ValueError(f"it was collecting with version {snapshot.version} of {newest.version}")
     return snapshot

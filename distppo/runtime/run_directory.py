@@ -14,6 +14,7 @@ from distppo.checkpoint.reader import CHECKPOINTS
 from distppo.config import Config
 from distppo.errors import UserError
 from distppo.files import without_links
+from distppo.flight.recorder import FAULTS_DIRECTORY
 from distppo.metrics import METRICS_FILE, read_metrics
 from distppo.metrics.writer import CSV_FILE, SUMMARY_FILE, TENSORBOARD_DIRECTORY
 
@@ -21,7 +22,7 @@ RUNS_ROOT = Path("runs")
 LOCK_NAME = ".lock"
 CONFIG_FILE = "config.yaml"
 FILES = {LOCK_NAME, CONFIG_FILE, METRICS_FILE, CSV_FILE, SUMMARY_FILE}
-FOLDERS = {CHECKPOINTS, TENSORBOARD_DIRECTORY}
+FOLDERS = {CHECKPOINTS, TENSORBOARD_DIRECTORY, FAULTS_DIRECTORY}
 
 
 class RunDirectory:

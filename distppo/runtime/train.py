@@ -206,8 +206,7 @@ def _told(
         if dump is not None:
             display.message(f"flight record: {dump}; the command replay steps to the fault")
         if (latest := store.latest()) is not None:
-            command = " ".join(["--resume", str(store.run_directory), *([trust_flags(code)] if code else [])])
-            kept = f"the last checkpoint is {latest.path}, {command} goes on from it"
+            kept = f"the last checkpoint is {latest.path}, --resume {store.run_directory}{trust_flags(code)} goes on from it"
             display.message(f"ended by an error at {progress.env_steps:,} env steps; {kept}")
         raise
 

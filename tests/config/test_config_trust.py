@@ -60,6 +60,8 @@ def test_what_is_named_exactly_is_let_through(monkeypatch: pytest.MonkeyPatch) -
     require_named(config, [], source="x")
 
 
-def test_what_is_to_be_typed_is_quoted_for_the_shell() -> None:
+def test_what_is_to_be_typed_is_quoted_for_the_shell_and_no_more_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stranger's name is pasted into a shell."""
-    assert trust_flags(["a:B", "x:y; rm -r ~"]) == "--trust a:B --trust 'x:y; rm -r ~'"
+    assert trust_flags(["a:B", "x:y; rm -r ~"]) == " --trust a:B --trust 'x:y; rm -r ~'"
+    monkeypatch.setenv(TRUST_VARIABLE, "a:B")
+    assert trust_flags(["a:B"]) == ""
