@@ -20,6 +20,7 @@ from distppo.config import Config
 from distppo.envs import VectorStepper, make_env
 from distppo.learner import Learner
 from distppo.learner.steps import make_step
+from distppo.models.architecture import resolved_network
 from distppo.types import EnvSpec, PolicySnapshot, Rollout
 
 CORES = 2
@@ -162,8 +163,8 @@ class Layer(NamedTuple):
 
 def layers(config: Config, spec: EnvSpec) -> Iterator[Layer]:
     """Yields every layer of actor and critic; a shared trunk once."""
-    trunk = [spec.observation_size, *config.network.hidden_sizes]
-    for head in (spec.action_size, 1):
+    trunk = [spec.observation_size, *(resolved_network(spec, config.network).hidden_sizes or ())]
+    for head in (spec.action_outputs, 1):
         if not (config.network.shared and head == 1):
             yield from (Layer(trunk[i], trunk[i + 1], i == 0) for i in range(len(trunk) - 1))
         yield Layer(trunk[-1], head, len(trunk) == 1)

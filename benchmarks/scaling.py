@@ -30,7 +30,7 @@ from watched_run import ROOT, RunFailed, WatchedRun
 
 from distppo.config.schema import NetworkConfig
 from distppo.metrics import machine_info
-from distppo.models.layout import layout_size, mlp_layout
+from distppo.models.layout import layout_size, network_layout
 from distppo.types import EnvSpec
 
 WARM_UP = 3
@@ -65,7 +65,7 @@ class Cell:
     def weight_bytes(self) -> int:
         """Size of the policy that is sent out in every iteration."""
         spec = EnvSpec(ENV_ID, (OBSERVATION_SIZE,), (ACTION_SIZE,), (-1.0,) * ACTION_SIZE, (1.0,) * ACTION_SIZE, None)
-        return 4 * layout_size(mlp_layout(spec, NetworkConfig(hidden_sizes=(self.width, self.width))))
+        return 4 * layout_size(network_layout(spec, NetworkConfig(hidden_sizes=(self.width, self.width))))
 
     @property
     def batch(self) -> int:

@@ -14,13 +14,28 @@ if TYPE_CHECKING:
     from distppo.config import Config, load_config
     from distppo.evaluation.evaluate import evaluate
     from distppo.evaluation.policy import load_policy
+    from distppo.models.custom import ActorCriticModule
+    from distppo.models.distributions import Categorical, DiagonalGaussian
     from distppo.runtime.train import train
 
 __version__ = "0.1.0"
-__all__ = ["Config", "__version__", "evaluate", "load_config", "load_policy", "train"]
+__all__ = [
+    "ActorCriticModule",
+    "Categorical",
+    "Config",
+    "DiagonalGaussian",
+    "__version__",
+    "evaluate",
+    "load_config",
+    "load_policy",
+    "train",
+]
 
 _HOMES = {
+    "ActorCriticModule": "distppo.models.custom",
+    "Categorical": "distppo.models.distributions",
     "Config": "distppo.config",
+    "DiagonalGaussian": "distppo.models.distributions",
     "evaluate": "distppo.evaluation.evaluate",
     "load_config": "distppo.config",
     "load_policy": "distppo.evaluation.policy",

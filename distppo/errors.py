@@ -1,11 +1,14 @@
-"""The errors a user can cause, as opposed to defects of ours."""
+"""The errors a user can cause, as opposed to defects of ours, and what to say when their code raises one."""
 
 from __future__ import annotations
 
+import traceback
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from distppo.types import FaultEvent
+
+FRAMES = 3
 
 
 class UserError(ValueError):
@@ -34,3 +37,11 @@ class EnvFaultError(UserError):
     def __init__(self, message: str, fault: FaultEvent | None = None) -> None:
         super().__init__(message)
         self.fault = fault
+
+
+def failure_text(error: BaseException) -> str:
+    """Returns the end of the traceback of a user's own code, indented: the last frames below the one that caught it, and the exception."""
+    frames = traceback.extract_tb(error.__traceback__)
+    shown = traceback.format_list(frames[1:][-FRAMES:] or frames)
+    lines = "".join([*shown, *traceback.format_exception_only(error)]).splitlines()
+    return "\n".join(f"  {line}" for line in lines)

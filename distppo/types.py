@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from distppo.config.schema import NetworkConfig
+
 
 class Moments(NamedTuple):
     """Count, mean and sum of squared deviations of samples with shape [*S], in float64.
@@ -31,13 +33,18 @@ class Moments(NamedTuple):
 class EnvSpec(NamedTuple):
     """What the networks and the collector need to know of an environment; plain values, so it also goes into checkpoints.
 
+    Actions are either continuous (`action_choices` is empty) or each of the A numbers is one of so many choices.
+
     Attributes:
         id: Gymnasium id.
         observation_shape: *S.
-        action_shape: shape of the continuous action the environment takes; the networks see it flat, A numbers.
-        action_low: A floats, bounds the environment accepts; -inf where it has none.
-        action_high: A floats.
+        action_shape: shape of the action the environment takes; the networks see it flat, A numbers.
+        action_low: A floats, bounds the environment accepts; -inf where it has none. Empty where actions are choices.
+        action_high: A floats, likewise.
         max_episode_steps: env steps after which an episode is truncated; None: never by time.
+        observation_dtype: numpy's name for the observations' type; uint8 ones may be images.
+        action_choices: number of choices of each of the A actions; empty where actions are continuous.
+        action_start: A whole numbers, what the environment calls the first choice of each; empty where actions are continuous.
     """
 
     id: str
@@ -46,6 +53,9 @@ class EnvSpec(NamedTuple):
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
     max_episode_steps: int | None
+    observation_dtype: str = "float64"
+    action_choices: tuple[int, ...] = ()
+    action_start: tuple[int, ...] = ()
 
     @property
     def observation_size(self) -> int:
@@ -56,6 +66,11 @@ class EnvSpec(NamedTuple):
     def action_size(self) -> int:
         """A, numbers in one action."""
         return math.prod(self.action_shape)
+
+    @property
+    def action_outputs(self) -> int:
+        """K, numbers that a policy says of an action: A means, or a logit for every choice of every action."""
+        return sum(self.action_choices) or self.action_size
 
 
 class ParameterSlot(NamedTuple):
@@ -71,13 +86,13 @@ class PolicySpec(NamedTuple):
 
     Attributes:
         env: the environment it acts in.
-        activation: tanh, relu or elu.
+        network: settings without anything left to `auto`.
         layout: slots of the flat parameter vector, in order.
         observation_clip: normalized observations are clipped to +-this; None: observations are not normalized at all.
     """
 
     env: EnvSpec
-    activation: str
+    network: NetworkConfig
     layout: tuple[ParameterSlot, ...]
     observation_clip: float | None
 
@@ -117,7 +132,7 @@ class EnvStates(NamedTuple):
 
     Attributes:
         first_env: global index of environment n = 0.
-        observations: [N, *S] float64, raw: what the next action is chosen from.
+        observations: [N, *S] float64 (images uint8), raw: what the next action is chosen from.
         lengths: [N] int64, env steps of the running episodes.
         returns: [N] float64, sums of their raw rewards.
         discounted_returns: [N] float64, G_t of the running episodes.
@@ -141,8 +156,8 @@ class FlightRecord(NamedTuple):
         step: timestep t inside the fragment at which it happened.
         states: the environment alone, before the fragment; None if it could not be captured.
         reset_seed: what it was reset with where `states` is None; None: it was in the middle of an episode.
-        observations: [K, *S] float64, raw, the last ones before the fault.
-        actions: [t+1, *action shape] float32, all it was given in this fragment, in its own units.
+        observations: [K, *S] float64 (images uint8), raw, the last ones before the fault.
+        actions: [t+1, *action shape] float32 or int64, all it was given in this fragment, as it takes them.
         traceback: of the exception; empty where there was none.
     """
 
@@ -207,12 +222,12 @@ class EpisodeStats(NamedTuple):
 
 
 class FinalObservations(NamedTuple):
-    """What the truncated episodes of a fragment really ended in, normalized as the policy saw everything else.
+    """What the truncated episodes of a fragment really ended in, as the policy would have seen it.
 
     Attributes:
         steps: [K] int64, timestep t of the truncation.
         envs: [K] int64, environment n inside the fragment.
-        observations: [K, *S] float32.
+        observations: [K, *S] of the rollout's dtype.
     """
 
     steps: np.ndarray
@@ -230,14 +245,15 @@ class Rollout(NamedTuple):
         version: of the snapshot it was collected with.
         iteration: it was collected for.
         first_env: global index of environment n = 0; rollouts are sorted by it before learning.
-        observations: [T+1, N, *S] float32, exactly as the policy saw them; the last row is the state after the fragment.
-        actions: [T, N, A] float32, as sampled, before clipping and rescaling.
+        observations: [T+1, N, *S] float32, or uint8 for images, exactly as the policy saw them; the last row is the state after the
+            fragment.
+        actions: [T, N, A] float32, as sampled, before clipping and rescaling; the number of the choice where actions are choices.
         log_probs: [T, N] float32, of those actions under the snapshot's policy, nats.
         rewards: [T, N] float32, raw.
         terminations: [T, N] bool.
         truncations: [T, N] bool; never True where terminations is.
         final_observations: of the truncated episodes.
-        obs_moments: [N] moments of this fragment's raw observations alone, t = 0..T-1.
+        obs_moments: [N] moments of this fragment's raw observations alone, t = 0..T-1; of images the count only, mean and m2 are [N].
         return_moments: [N] moments of the running discounted return, t = 0..T-1.
         episodes: that ended in this fragment, in the order (t, n).
         seconds: wall time of the collection.

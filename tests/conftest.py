@@ -1,9 +1,11 @@
-"""What every test gets: one compute thread, a quiet Ray, and trust in the tests' own environments."""
+"""What every test gets: one compute thread, a quiet Ray, and trust in the tests' own environments and networks."""
 
 from __future__ import annotations
 
 import os
 
+ENVIRONMENTS = ("Camera", "Drawn", "Endless", "Failing", "Logged", "Point", "Shaped", "Slow", "Wrapped")
+NETWORKS = ("Gaussian", "Small")
 # Before numpy, torch or ray is imported, and inherited by every process a test starts.
 SETTINGS = {
     "OMP_NUM_THREADS": "1",
@@ -11,6 +13,6 @@ SETTINGS = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "DISTPPO_TRUST": " ".join(f"probe_envs:{name}-v0" for name in ("Endless", "Failing", "Logged", "Point", "Shaped", "Slow", "Wrapped")),
+    "DISTPPO_TRUST": " ".join([*(f"probe_envs:{name}-v0" for name in ENVIRONMENTS), *(f"own_networks:{name}" for name in NETWORKS)]),
 }
 os.environ.update(SETTINGS)

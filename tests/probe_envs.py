@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import time
 from pathlib import Path
@@ -55,6 +56,27 @@ class Logged(Point):
     def step(self, action: Any) -> Step:
         os.write(self._file, self._position.tobytes())
         return super().step(action)
+
+
+class Camera(Point):
+    """The point as a bright column in a grey image, 16 x 20."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = gym.spaces.Box(0, 255, (16, 20), np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        _, info = super().reset(seed=seed, options=options)
+        return self._image(), info
+
+    def step(self, action: Any) -> Step:
+        _, *rest = super().step(action)
+        return self._image(), *rest
+
+    def _image(self) -> Any:
+        image = np.zeros((16, 20), np.uint8)
+        image[:, int(np.clip(10 + 3 * self._position[0], 0, 19))] = 255
+        return image
 
 
 class Slow(Point):
@@ -167,18 +189,45 @@ class Shaped(gym.Env[Any, Any]):
         return self._observation(), float(np.sum(action)), bool(self.np_random.random() < 0.1), False, {}
 
 
-class Unsupported(gym.Env[Any, Any]):
-    """Spaces that are refused.
+BOX = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
+GREY = gym.spaces.Box(0, 255, (16, 20), np.uint8)
+SPACES: dict[str, gym.spaces.Space[Any]] = {
+    "box": BOX,
+    "discrete": gym.spaces.Discrete(3),
+    "discrete_from_5": gym.spaces.Discrete(3, start=5),
+    "multi_discrete": gym.spaces.MultiDiscrete([2, 5, 3]),
+    "matrix_of_choices": gym.spaces.MultiDiscrete([[2, 3], [4, 2]], start=[[0, 1], [-1, 0]]),
+    "multi_binary": gym.spaces.MultiBinary(4),
+    "grey": GREY,
+    "channels_last": gym.spaces.Box(0, 255, (16, 20, 3), np.uint8),
+    "channels_first": gym.spaces.Box(0, 255, (3, 16, 20), np.uint8),
+    "mapping": gym.spaces.Dict({"x": BOX, "mode": gym.spaces.Discrete(4), "both": gym.spaces.Tuple([BOX, gym.spaces.MultiBinary(2)])}),
+    "camera_in_mapping": gym.spaces.Dict({"x": BOX, "camera": GREY}),
+    "text": gym.spaces.Text(5),
+    "integers": gym.spaces.Box(0, 9, (2,), np.int64),
+}
+
+
+class Drawn(gym.Env[Any, Any]):
+    """Draws observations from a space, checks that every action lies in its own, and rewards what was done last in the same episode.
 
     Args:
-        kind: discrete, dict_action, integer_action or dict_observation.
+        observation: a name of SPACES.
+        action: likewise.
     """
 
-    def __init__(self, kind: str) -> None:
-        box, discrete = gym.spaces.Box(-1.0, 1.0, (2,), np.float32), gym.spaces.Discrete(3)
-        self.observation_space = gym.spaces.Dict({"x": box}) if kind == "dict_observation" else box
-        actions = {"discrete": discrete, "dict_action": gym.spaces.Dict({"x": box}), "integer_action": gym.spaces.Box(0, 9, (2,), np.int64)}
-        self.action_space = actions.get(kind, box)
+    def __init__(self, observation: str = "box", action: str = "box") -> None:
+        self.observation_space, self.action_space = copy.deepcopy(SPACES[observation]), SPACES[action]
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        if seed is not None:
+            self.observation_space.seed(seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Step:
+        assert self.action_space.contains(action), f"action {action!r} of type {type(action).__name__} is not in {self.action_space}"
+        return self.observation_space.sample(), float(np.sum(action)), bool(self.np_random.random() < 0.1), False, {}
 
 
 class Doubled(gym.ObservationWrapper[Any, Any, Any], gym.utils.RecordConstructorArgs):
@@ -197,7 +246,7 @@ def read_log(path: Path) -> np.ndarray:
     return np.frombuffer(path.read_bytes()).reshape(-1, 3)
 
 
-for environment in (Point, Logged, Slow, Failing, Shaped, Unsupported):
+for environment in (Point, Logged, Camera, Slow, Failing, Shaped, Drawn):
     gym.register(f"{environment.__name__}-v0", entry_point=environment, max_episode_steps=TIME_LIMIT)
 gym.register("Endless-v0", entry_point=Point, kwargs={"termination": 0.0})
 gym.register(

@@ -20,6 +20,7 @@ from distppo.envs import VectorStepper, joined, make_env, part_of
 from distppo.errors import EnvFaultError, UserError
 from distppo.learner.steps import split_parameters
 from distppo.models.actor_critic import ActorCritic, initial_parameters
+from distppo.models.architecture import resolved_network
 from distppo.types import PolicySnapshot, PolicySpec
 
 
@@ -44,7 +45,7 @@ def snapshot_of(config, spec, moments=None, version=0, clip=10.0):
     layout = ActorCritic(spec, config.network).layout
     parameters = initial_parameters(spec, config.network, 0)
     return PolicySnapshot(
-        version, parameters, moments or moments_of(np.zeros((0, 3))), PolicySpec(spec, config.network.activation, layout, clip)
+        version, parameters, moments or moments_of(np.zeros((0, 3))), PolicySpec(spec, resolved_network(spec, config.network), layout, clip)
     )
 
 
@@ -61,7 +62,7 @@ def test_acting_in_numpy_is_the_torch_network(activation, shared):
     )
     log_probs = policy.log_prob(torch.from_numpy(rollout.actions.reshape(-1, 2))).detach().numpy()
     np.testing.assert_allclose(rollout.log_probs.reshape(-1), log_probs, atol=2e-6)
-    np.testing.assert_allclose(collector._means.reshape(-1, 2), policy.mean.detach().numpy(), atol=1e-6)
+    np.testing.assert_allclose(collector._outputs.reshape(-1, 2), policy.mean.detach().numpy(), atol=1e-6)
 
 
 def test_observations_are_normalized_by_the_snapshot_s_moments_and_clipped():
@@ -209,8 +210,8 @@ def test_states_are_small():
 def test_noise_is_drawn_anew_every_iteration_and_is_standard_normal():
     collector, config = collector_of(num_steps=5000, initial_log_std=0.5)
     snapshot = snapshot_of(config, collector.spec)
-    first = (collector.collect(snapshot, 0).actions - collector._means) / np.exp(0.5)
-    second = (collector.collect(snapshot, 1).actions - collector._means) / np.exp(0.5)
+    first = (collector.collect(snapshot, 0).actions - collector._outputs) / np.exp(0.5)
+    second = (collector.collect(snapshot, 1).actions - collector._outputs) / np.exp(0.5)
     assert abs(first.mean()) < 0.03
     assert first.std() == pytest.approx(1.0, abs=0.03)
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.03

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import gymnasium as gym
@@ -23,7 +24,10 @@ def test_every_environment_has_a_recipe() -> None:
 def test_a_recipe_loads_and_names_an_environment_that_exists(path: Path) -> None:
     """Keys, types, limits and the arithmetic of batch and minibatch are right, and gymnasium knows the id."""
     config = distppo.load_config(path)
-    gym.spec(config.env.id)
+    module, _, name = config.env.id.rpartition(":")
+    if module:
+        importlib.import_module(module)
+    gym.spec(name)
     assert config.batch_size % config.ppo.mini_batch_size == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -11,7 +12,7 @@ from scripted_env import Scripted, spec_of
 
 from distppo.collector import RolloutCollector
 from distppo.config import load_config
-from distppo.envs import VectorStepper
+from distppo.envs import VectorStepper, spaces
 from distppo.evaluation.policy import Policy
 from distppo.learner import Learner
 from distppo.learner.steps import split_parameters
@@ -115,3 +116,58 @@ def test_an_action_pays_off_a_step_later():
 
     policy, _ = solve(make, 60, initial_log_std=-0.5)
     assert policy.act(np.array([0.0]))[0] == pytest.approx(-0.5, abs=0.12)
+
+
+def choosing(space, observe, reward, observations=None):
+    """One step an episode, with choices for actions."""
+
+    def make():
+        env = Scripted(1, True, observe, reward)
+        env.action_space = space
+        if observations is not None:
+            env.observation_space = observations
+        return env, spaces.spec_of("choosing", env, None)
+
+    return make
+
+
+@pytest.mark.parametrize("settings", [{"step": "fused"}, {"step": "torch"}, {"layer_norm": True}, {"class": "own_networks:Small"}], ids=str)
+def test_the_best_choice_for_each_observation_is_found(settings):
+    """The sign of the observation says which of three choices, called 5, 6 and 7, pays."""
+    network = settings.pop("class", None)
+    policy, _ = solve(
+        choosing(gym.spaces.Discrete(3, start=5), coin, lambda o, a, t: float(a == (7 if o[0] > 0 else 5))),
+        12,
+        overrides={"network.class": network},
+        **settings,
+    )
+    assert (policy.act(np.array([1.0])), policy.act(np.array([-1.0]))) == (7, 5)
+
+
+def test_several_choices_are_learned_side_by_side():
+    """The first must follow the observation, the second is best at 2 whatever it is, the third does not matter."""
+    policy, _ = solve(choosing(gym.spaces.MultiDiscrete([2, 4, 2]), coin, lambda o, a, t: float(a[0] == (o[0] > 0)) + float(a[1] == 2)), 40)
+    assert policy.act(np.array([1.0]))[:2].tolist() == [1, 2]
+    assert policy.act(np.array([-1.0]))[:2].tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("action", [gym.spaces.Discrete(2), gym.spaces.Box(-1.0, 1.0, (1,), np.float32)], ids=["choices", "continuous"])
+def test_a_cnn_acts_on_where_the_light_is(action):
+    """One half of the image is bright; going there pays."""
+
+    def picture(env, step):
+        image = env.np_random.integers(0, 60, (12, 12, 1), np.uint8)
+        left = env.np_random.random() < 0.5
+        image[:, :6] += np.uint8(150 * left)
+        image[:, 6:] += np.uint8(150 * (not left))
+        return image
+
+    def reward(observation, action, t):
+        right = observation[:, 6:].mean() > observation[:, :6].mean()
+        return float((float(np.sum(action)) > 0) == right)
+
+    make = choosing(action, picture, reward, gym.spaces.Box(0, 255, (12, 12, 1), np.uint8))
+    policy, _ = solve(make, 12, overrides={"network.torso": "cnn", "network.channels": 4, "network.kernels": 4, "network.strides": 2})
+    env, _ = make()
+    env.reset(seed=1)
+    assert np.mean([reward(image, policy.act(image), 0) for image in (picture(env, 0) for _ in range(100))]) > 0.95

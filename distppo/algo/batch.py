@@ -9,11 +9,11 @@ import numpy as np
 
 
 class Batch(NamedTuple):
-    """B samples, time and environments flattened, float32 and C-contiguous. Owned by the learner.
+    """B samples, time and environments flattened, float32 (images uint8) and C-contiguous. Owned by the learner.
 
     Attributes:
-        observations: [B, S] as the policy saw them.
-        actions: [B, A] as sampled, before clipping.
+        observations: [B, S] as the policy saw them; [B, *S] for networks other than an MLP.
+        actions: [B, A] as sampled, before clipping; the number of the choice where actions are choices.
         log_probs: [B] under the behaviour policy, nats.
         advantages: [B].
         returns: [B] regression targets in the critic's units.

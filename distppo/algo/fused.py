@@ -1,4 +1,4 @@
-"""A whole PPO epoch over a Gaussian MLP actor-critic as one compiled function with the backward pass in closed form.
+"""A whole PPO epoch over an MLP actor-critic as one compiled function with the backward pass in closed form.
 
 On small networks PPO on a CPU is ruled by call overhead, not arithmetic; here an epoch is one call. It computes what the torch step
 computes (a test holds them together over every option), on the same flat vectors.
@@ -23,17 +23,19 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from distppo.algo.batch import Batch, Coefficients, EpochStats, OptimizerVectors
-from distppo.types import ParameterSlot
+from distppo.config.schema import NetworkConfig
+from distppo.types import EnvSpec, ParameterSlot
 
 ACTIVATION_CODES = {"tanh": 0, "relu": 1, "elu": 2}
 TANH, RELU, ELU = 0, 1, 2
 F32 = np.float32
+LAYER_NORM_EPSILON = F32(1e-5)
 LOG_SQRT_2PI = F32(0.5 * math.log(2.0 * math.pi))
 # fastmath without nnan and ninf: a non-finite gradient must be seen. error_model numpy: a division that may raise ZeroDivisionError
 # keeps LLVM from vectorizing its loop, which makes tanh nine times and Adam six times slower.
 compiled = functools.partial(njit, cache=True, nogil=True, error_model="numpy", fastmath={"contract", "reassoc", "arcp", "nsz"})
 NUM_STATS = len(EpochStats._fields)
-NUM_LOSSES = 5
+NUM_LOSSES = 6
 CACHE_LINE = 16
 """Numbers of 8 bytes so far apart that no two share a line or its neighbour."""
 GO, CLAIMED, DONE = 0, CACHE_LINE, 2 * CACHE_LINE
@@ -56,46 +58,69 @@ class Network(NamedTuple):
         widths: [L + 1] int64, observation size, then the hidden widths.
         towers: 1 or 2.
         activation: code.
+        layer_norm: 1 where every layer is normalized, else 0.
         weights: [2, L] int64, offset of each hidden layer's weight in either tower.
         biases: [2, L] int64, likewise.
+        scales: [2, L] int64, likewise, of the layer normalization; [2, 0] without it.
+        shifts: [2, L] int64, likewise.
         actor_head: offset of the weight; the bias follows it.
         critic_head: likewise.
-        log_std: offset.
+        log_std: offset; of no meaning where actions are choices.
         actions: A.
+        choices: [A] int64, number of choices of each action; [0] where actions are continuous.
+        outputs: K, rows of the actor's head.
         pieces: [2, K, 2] int64, (start, stop) of what either tower owns of the flat vector; empty ones fill up.
     """
 
     widths: np.ndarray
     towers: int
     activation: int
+    layer_norm: int
     weights: np.ndarray
     biases: np.ndarray
+    scales: np.ndarray
+    shifts: np.ndarray
     actor_head: int
     critic_head: int
     log_std: int
     actions: int
+    choices: np.ndarray
+    outputs: int
     pieces: np.ndarray
 
 
-def network_of(layout: tuple[ParameterSlot, ...], observation_size: int, activation: str) -> Network:
-    """Returns the kernel's description of an MLP actor-critic laid out by `distppo.models.layout.mlp_layout`."""
+def network_of(layout: tuple[ParameterSlot, ...], env: EnvSpec, network: NetworkConfig) -> Network:
+    """Returns the kernel's description of an MLP actor-critic.
+
+    Args:
+        layout: as `distppo.models.layout.network_layout` makes it.
+        env: observation and action space.
+        network: settings with nothing left to auto.
+    """
     slots = {slot.name: slot for slot in layout}
     trunks = ["trunk"] if "trunk.0.weight" in slots else ["actor", "critic"]
     depth = sum(1 for name in slots if name.startswith(f"{trunks[0]}.") and name.endswith(".weight") and "head" not in name)
+    kinds = ("weight", "bias", "scale", "shift") if network.layer_norm else ("weight", "bias")
     offsets = {
         kind: np.array([[slots[f"{trunk}.{index}.{kind}"].offset for index in range(depth)] for trunk in (trunks * 2)[:2]], np.int64)
-        for kind in ("weight", "bias")
+        for kind in kinds
     }
+    none = np.empty(0, np.int64)
     return Network(
-        widths=np.array([observation_size, *(slots[f"{trunks[0]}.{index}.weight"].shape[0] for index in range(depth))], np.int64),
+        widths=np.array([env.observation_size, *(slots[f"{trunks[0]}.{index}.weight"].shape[0] for index in range(depth))], np.int64),
         towers=len(trunks),
-        activation=ACTIVATION_CODES[activation],
+        activation=ACTIVATION_CODES[network.activation or "tanh"],
+        layer_norm=int(network.layer_norm),
         weights=offsets["weight"].reshape(2, depth),
         biases=offsets["bias"].reshape(2, depth),
+        scales=offsets.get("scale", none).reshape(2, -1),
+        shifts=offsets.get("shift", none).reshape(2, -1),
         actor_head=slots["actor.head.weight"].offset,
         critic_head=slots["critic.head.weight"].offset,
-        log_std=slots["log_std"].offset,
-        actions=slots["log_std"].shape[0],
+        log_std=slots["log_std"].offset if "log_std" in slots else 0,
+        actions=env.action_size,
+        choices=np.array(env.action_choices, np.int64),
+        outputs=env.action_outputs,
         pieces=_pieces(layout, len(trunks)),
     )
 
@@ -196,7 +221,7 @@ def _epoch(shared, steps, network, batch, permutation, size, floats, normalize):
             losses[1] = letter[VALUE_LOSS]
             square += F32(letter[SQUARE])
         norm = math.sqrt(square)
-        finite = _count(parameters, network, norm, losses, sums)
+        finite = _count(norm, losses, sums)
         steps += finite
         letter[NORM], letter[STEP] = norm, steps
         if finite:
@@ -327,15 +352,17 @@ def _threaded_epoch(
 @compiled()
 def _scratch(network, size):
     """Arrays for `size` samples of one tower: inputs, then hidden activations and their gradients, one block [width, size] a layer."""
-    widths, count = network.widths, network.actions
+    widths, count = network.widths, network.outputs
     starts = np.zeros(len(widths), np.int64)
     for layer in range(len(widths) - 1):
         starts[layer + 1] = starts[layer] + widths[layer + 1] * size
     hidden, deltas = np.empty(starts[-1], F32), np.empty(starts[-1], F32)
-    inputs, action = np.empty((widths[0], size), F32), np.empty((count, size), F32)
+    units = np.empty(starts[-1] * network.layer_norm, F32)
+    deviations = np.empty((len(widths) - 1, size * network.layer_norm), F32)
+    inputs, action = np.empty((widths[0], size), F32), np.empty((network.actions, size), F32)
     mean, mean_delta = np.empty((count, size), F32), np.empty((count, size), F32)
     value, value_delta, log_prob = np.empty(size, F32), np.empty(size, F32), np.empty(size, F32)
-    return inputs, starts, hidden, deltas, action, mean, mean_delta, value, value_delta, log_prob
+    return inputs, starts, hidden, deltas, units, deviations, action, mean, mean_delta, value, value_delta, log_prob
 
 
 @compiled()
@@ -360,31 +387,25 @@ def _tower_gradient(tower, parameters, network, batch, rows, advantage, size, fl
     """Writes what `_gradient` does for the parameters and losses of one tower, from the inputs in its scratch."""
     _, actions, log_probs, _, returns, values, previous = batch
     _, clip, entropy_coef, value_coef, value_clip, _, _ = floats
-    inputs, starts, hidden, deltas, action, mean, mean_delta, value, value_delta, log_prob = scratch
+    inputs, starts, hidden, deltas, units, deviations, action, mean, mean_delta, value, value_delta, log_prob = scratch
     acts, criticizes = tower == 0, tower == network.towers - 1
-    top = _forward(parameters, network, tower, inputs, hidden, starts)
-    width, count = network.widths[-1], network.actions
+    top = _forward(parameters, network, tower, inputs, hidden, units, deviations, starts)
+    width, count = network.widths[-1], network.outputs
     if acts:
         head = network.actor_head
         _gather(actions, rows, action)
         np.dot(_block(parameters, head, count, width), top, mean)
         _add_bias(mean, parameters[head + count * width : head + count * width + count])
-        log_std_gradient = gradient[network.log_std : network.log_std + count]
-        losses[0], losses[2], losses[3], losses[4] = _policy_gradient(
-            action,
-            mean,
-            parameters[network.log_std : network.log_std + count],
-            rows,
-            log_probs,
-            previous,
-            advantage,
-            size,
-            clip,
-            entropy_coef * F32(len(rows)) / F32(size),
-            log_prob,
-            mean_delta,
-            log_std_gradient,
-        )
+        if len(network.choices) > 0:
+            losses[2] = _choose(action, mean, network.choices, log_prob, mean_delta) / size
+            losses[0], losses[3], losses[4], losses[5] = _ratio_gradient(log_prob, rows, log_probs, previous, advantage, size, clip)
+            _categorical_gradient(action, mean, network.choices, log_prob, entropy_coef / F32(size), mean_delta)
+        else:
+            part = F32(len(rows)) / F32(size)
+            first, last = network.log_std, network.log_std + count
+            losses[2] = part * _standardize_actions(action, mean, parameters[first:last], log_prob, mean_delta)
+            losses[0], losses[3], losses[4], losses[5] = _ratio_gradient(log_prob, rows, log_probs, previous, advantage, size, clip)
+            _gaussian_gradient(parameters[first:last], log_prob, entropy_coef * part, mean_delta, gradient[first:last])
         np.dot(mean_delta, top.T, _block(gradient, head, count, width))
         _row_sums(mean_delta, gradient[head + count * width : head + count * width + count])
     if criticizes:
@@ -403,7 +424,7 @@ def _tower_gradient(tower, parameters, network, batch, rows, advantage, size, fl
             np.dot(_block(parameters, network.actor_head, count, width).T, mean_delta, delta)
         if criticizes:
             _outer(parameters[network.critic_head : network.critic_head + width], value_delta, delta, acts)
-        _backward(parameters, gradient, network, tower, inputs, hidden, deltas, starts)
+        _backward(parameters, gradient, network, tower, inputs, hidden, deltas, units, deviations, starts)
 
 
 @compiled()
@@ -413,7 +434,7 @@ def _apply(parameters, first, second, gradient, steps, network, floats, losses, 
     for tower in range(network.towers):
         square += _squared_norm(gradient, network.pieces[tower])
     norm = math.sqrt(square)
-    finite = _count(parameters, network, norm, losses, sums)
+    finite = _count(norm, losses, sums)
     if finite:
         for tower in range(network.towers):
             _adam(parameters, first, second, gradient, network.pieces[tower], norm, steps + 1, floats)
@@ -421,21 +442,14 @@ def _apply(parameters, first, second, gradient, steps, network, floats, losses, 
 
 
 @compiled()
-def _count(parameters, network, norm, losses, sums):
+def _count(norm, losses, sums):
     """Adds a minibatch to the sums; returns 0 if the gradient is not finite, else 1."""
     sums[0] += 1
     if not math.isfinite(norm):
         sums[1] += 1
         return 0
-    entropy = 0.0
-    for a in range(network.actions):
-        entropy += parameters[network.log_std + a] + LOG_SQRT_2PI + 0.5
-    sums[2] += losses[0]
-    sums[3] += losses[1]
-    sums[4] += entropy
-    sums[5] += losses[2]
-    sums[6] += losses[3]
-    sums[7] += losses[4]
+    for index in range(NUM_LOSSES):
+        sums[2 + index] += losses[index]
     sums[8] += norm
     sums[9] = max(sums[9], norm)
     return 1
@@ -456,7 +470,7 @@ def _block(vector, offset, rows, columns):
 
 
 @compiled()
-def _forward(parameters, network, tower, inputs, hidden, starts):
+def _forward(parameters, network, tower, inputs, hidden, units, deviations, starts):
     """Fills a tower's hidden activations; returns the last, which without hidden layers is the input."""
     widths, size = network.widths, inputs.shape[1]
     below = inputs
@@ -465,20 +479,31 @@ def _forward(parameters, network, tower, inputs, hidden, starts):
         above = _block(hidden, starts[layer], width, size)
         np.dot(_block(parameters, network.weights[tower, layer], width, fan_in), below, above)
         bias = network.biases[tower, layer]
+        if network.layer_norm:
+            scale = network.scales[tower, layer]
+            unit = _block(units, starts[layer], width, size)
+            _normalize(above, unit, parameters[bias : bias + width], parameters[scale : scale + width], deviations[layer])
+            bias = network.shifts[tower, layer]
         _activate(above, parameters[bias : bias + width], network.activation)
         below = above
     return below
 
 
 @compiled()
-def _backward(parameters, gradient, network, tower, inputs, hidden, deltas, starts):
+def _backward(parameters, gradient, network, tower, inputs, hidden, deltas, units, deviations, starts):
     """Writes the gradient of a tower's hidden layers from the delta of its last activations."""
     widths, size = network.widths, inputs.shape[1]
     for layer in range(len(widths) - 2, -1, -1):
         fan_in, width = widths[layer], widths[layer + 1]
         weight, bias = network.weights[tower, layer], network.biases[tower, layer]
         delta = _block(deltas, starts[layer], width, size)
-        _deactivate(delta, _block(hidden, starts[layer], width, size), network.activation, gradient[bias : bias + width])
+        added = network.shifts[tower, layer] if network.layer_norm else bias
+        _deactivate(delta, _block(hidden, starts[layer], width, size), network.activation, gradient[added : added + width])
+        if network.layer_norm:
+            scale = network.scales[tower, layer]
+            unit = _block(units, starts[layer], width, size)
+            scales, scale_gradient = parameters[scale : scale + width], gradient[scale : scale + width]
+            _denormalize(delta, unit, scales, deviations[layer], gradient[bias : bias + width], scale_gradient)
         if layer == 0:
             np.dot(delta, inputs.T, _block(gradient, weight, width, fan_in))
             continue
@@ -607,14 +632,14 @@ def _standardize(advantage):
 
 
 @compiled()
-def _policy_gradient(
-    action, mean, log_std, rows, old_log_probs, previous, advantage, size, clip, entropy_coef, log_prob, mean_delta, log_std_gradient
-):
-    """Writes d loss / d mean and d loss / d log_std; returns these rows' part of the surrogate loss, both KLs and the clip fraction."""
+def _standardize_actions(action, mean, log_std, log_prob, mean_delta):
+    """Writes the log-probs and, into `mean_delta`, (action - mean) / std; returns the entropy."""
     count, samples = action.shape
     constant = F32(0)
+    entropy = 0.0
     for a in range(count):
         constant -= log_std[a] + LOG_SQRT_2PI
+        entropy += log_std[a] + LOG_SQRT_2PI + 0.5
     for i in range(samples):
         log_prob[i] = constant
     for a in range(count):
@@ -623,8 +648,41 @@ def _policy_gradient(
             z = (action[a, i] - mean[a, i]) * inverse_std
             mean_delta[a, i] = z
             log_prob[i] -= F32(0.5) * z * z
-    loss, kl, pass_kl, clipped = 0.0, 0.0, 0.0, 0.0
+    return entropy
+
+
+@compiled()
+def _choose(action, logits, choices, log_prob, probability):
+    """Turns logits into log-probabilities, writes the probabilities and the log-probs of the actions; returns the sum of the entropies."""
+    samples = action.shape[1]
+    entropy = 0.0
     for i in range(samples):
+        log_prob[i] = F32(0)
+    first = 0
+    for a in range(len(choices)):
+        last = first + choices[a]
+        for i in range(samples):
+            largest = logits[first, i]
+            for j in range(first + 1, last):
+                largest = max(largest, logits[j, i])
+            total = F32(0)
+            for j in range(first, last):
+                total += F32(math.exp(logits[j, i] - largest))
+            shift = largest + F32(math.log(total))
+            for j in range(first, last):
+                logits[j, i] -= shift
+                probability[j, i] = F32(math.exp(logits[j, i]))
+                entropy -= probability[j, i] * logits[j, i]
+            log_prob[i] += logits[first + int(action[a, i]), i]
+        first = last
+    return entropy
+
+
+@compiled()
+def _ratio_gradient(log_prob, rows, old_log_probs, previous, advantage, size, clip):
+    """Turns log-probs into d loss / d log_prob; returns these rows' part of the surrogate loss, both KLs and the clip fraction."""
+    loss, kl, pass_kl, clipped = 0.0, 0.0, 0.0, 0.0
+    for i in range(len(rows)):
         row = rows[i]
         log_ratio = log_prob[i] - old_log_probs[row]
         excess = F32(math.expm1(log_ratio))
@@ -637,18 +695,94 @@ def _policy_gradient(
         unclipped_objective = ratio * advantage[i]
         clipped_objective = min(max(ratio, F32(1) - clip), F32(1) + clip) * advantage[i]
         loss -= min(unclipped_objective, clipped_objective)
-        # From here on log_prob holds d loss / d log_prob.
         # (Written so that a NaN takes the branch that keeps it.)
         log_prob[i] = F32(0) if unclipped_objective > clipped_objective else -unclipped_objective / F32(size)
+    return loss / size, kl / size, pass_kl / size, clipped / size
+
+
+@compiled()
+def _gaussian_gradient(log_std, log_prob_delta, entropy_coef, mean_delta, log_std_gradient):
+    """Turns (action - mean) / std into d loss / d mean and writes d loss / d log_std."""
+    count, samples = mean_delta.shape
     for a in range(count):
         inverse_std = F32(math.exp(-log_std[a]))
         total = F32(0)
         for i in range(samples):
             z = mean_delta[a, i]
-            mean_delta[a, i] = log_prob[i] * z * inverse_std
-            total += log_prob[i] * (z * z - F32(1))
+            mean_delta[a, i] = log_prob_delta[i] * z * inverse_std
+            total += log_prob_delta[i] * (z * z - F32(1))
         log_std_gradient[a] = total - entropy_coef
-    return loss / size, kl / size, pass_kl / size, clipped / size
+
+
+@compiled()
+def _categorical_gradient(action, log_probability, choices, log_prob_delta, entropy_coef, probability):
+    """Turns probabilities into d loss / d logits, with d entropy / d logit_j = -p_j (log p_j + entropy)."""
+    samples = action.shape[1]
+    first = 0
+    for a in range(len(choices)):
+        last = first + choices[a]
+        for i in range(samples):
+            entropy = F32(0)
+            for j in range(first, last):
+                entropy -= probability[j, i] * log_probability[j, i]
+            for j in range(first, last):
+                p = probability[j, i]
+                probability[j, i] = entropy_coef * p * (log_probability[j, i] + entropy) - log_prob_delta[i] * p
+            probability[first + int(action[a, i]), i] += log_prob_delta[i]
+        first = last
+
+
+@compiled()
+def _normalize(block, unit, bias, scale, deviations):
+    """Adds the bias, brings every sample to mean 0 and std 1 over the layer (`unit`, 1 / std), and writes it scaled.
+
+    Ba, Kiros, Hinton: "Layer normalization" (2016), https://arxiv.org/abs/1607.06450.
+    """
+    width, samples = block.shape
+    mean = np.zeros(samples, F32)
+    for j in range(width):
+        for i in range(samples):
+            block[j, i] += bias[j]
+            mean[i] += block[j, i]
+    for i in range(samples):
+        mean[i] /= F32(width)
+        deviations[i] = F32(0)
+    for j in range(width):
+        for i in range(samples):
+            x = block[j, i] - mean[i]
+            unit[j, i] = x
+            deviations[i] += x * x
+    for i in range(samples):
+        deviations[i] = F32(1) / F32(math.sqrt(deviations[i] / F32(width) + LAYER_NORM_EPSILON))
+    for j in range(width):
+        for i in range(samples):
+            unit[j, i] *= deviations[i]
+            block[j, i] = unit[j, i] * scale[j]
+
+
+@compiled()
+def _denormalize(delta, unit, scale, deviations, bias_gradient, scale_gradient):
+    """Turns d loss / d output of `_normalize` into d loss / d input, and writes the gradients of scale and bias."""
+    width, samples = delta.shape
+    mean, correlation = np.zeros(samples, F32), np.zeros(samples, F32)
+    for j in range(width):
+        total = F32(0)
+        for i in range(samples):
+            total += delta[j, i] * unit[j, i]
+            delta[j, i] *= scale[j]
+            mean[i] += delta[j, i]
+            correlation[i] += delta[j, i] * unit[j, i]
+        scale_gradient[j] = total
+    for i in range(samples):
+        mean[i] /= F32(width)
+        correlation[i] /= F32(width)
+    for j in range(width):
+        total = F32(0)
+        for i in range(samples):
+            x = (delta[j, i] - mean[i] - unit[j, i] * correlation[i]) * deviations[i]
+            delta[j, i] = x
+            total += x
+        bias_gradient[j] = total
 
 
 @compiled()

@@ -1,4 +1,4 @@
-"""Collects fragments: a vector of environments, the snapshot's policy and its frozen statistics, no torch."""
+"""Collects fragments: a vector of environments, the snapshot's policy and its frozen statistics; for MLPs without torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from distppo.collector.defects import LARGEST_FLOAT32, LARGEST_FLOAT64, Defect, 
 from distppo.collector.mending import mending_event, only, require_hope
 from distppo.config.schema import Config
 from distppo.errors import UserError
-from distppo.models.numpy_policy import ActionScaler, NumpyActor, ObservationNormalizer, gaussian_log_probs
+from distppo.models.acting import Actor, actor_factory
+from distppo.models.architecture import policy_input, resolved_network, sees_images
+from distppo.models.heads import action_noise, environment_actions
+from distppo.models.numpy_policy import ObservationNormalizer
 from distppo.types import (
     EnvSpec,
     EnvStates,
@@ -24,6 +27,7 @@ from distppo.types import (
     FaultEvent,
     FinalObservations,
     FlightRecord,
+    Moments,
     PolicySnapshot,
     Receipt,
     Rollout,
@@ -37,7 +41,7 @@ class RolloutCollector:
     iteration). What it keeps is the environments, their running episodes and one set of buffers.
 
     Args:
-        config: env, rollout.num_steps, ppo.gamma, run.seed and fault are used.
+        config: env, network, rollout.num_steps, ppo.gamma, run.seed and fault are used.
         make_env: returns an environment without time limit, and its spec; called num_envs times, and when one has to be made anew.
         make_stepper: (envs, first_env, max_episode_steps, gamma) -> the vector stepper.
         first_env: global index of the first environment.
@@ -67,8 +71,11 @@ class RolloutCollector:
         self._stepper = make_stepper(
             [env for env, _ in made], first_env=first_env, max_episode_steps=self.spec.max_episode_steps, gamma=config.ppo.gamma
         )
-        self._scale_actions = ActionScaler(self.spec.action_low, self.spec.action_high, num_envs)
-        self._allocate(config.rollout.num_steps, num_envs)
+        network = resolved_network(self.spec, config.network)
+        self._make_actor = actor_factory(self.spec, network)
+        self._to_environment = environment_actions(self.spec, num_envs)
+        self._images = sees_images(self.spec, network)
+        self._allocate(config.rollout.num_steps, num_envs, policy_input(self.spec, network)[0])
         self._faults: list[FaultEvent] = []
         retries = (attempt,) if attempt else ()
         seeds = [env_seed(self._seed, Purpose.ENV_RESET, env, first_iteration, *retries) for env in self._env_indices]
@@ -106,12 +113,12 @@ class RolloutCollector:
             first_env=self._env_indices.start,
             observations=self._observations,
             actions=self._actions,
-            log_probs=gaussian_log_probs(self._actions, self._means, NumpyActor(snapshot, 1).log_std),
+            log_probs=self._make_actor(snapshot, 1).log_probs(self._actions, self._outputs),
             rewards=self._rewards,
             terminations=self._terminations,
             truncations=self._truncations,
             final_observations=self._normalized_final(final, snapshot),
-            obs_moments=moments_of(self._raw[:-1]),
+            obs_moments=self._observation_moments(),
             return_moments=moments_of(self._discounted_returns),
             episodes=tuple(episodes),
             seconds=time.perf_counter() - started,
@@ -140,36 +147,35 @@ class RolloutCollector:
             where = f"environment{'s' if len(envs) > 1 else ''} {', '.join(map(str, envs))}"
             self._faults.append(FaultEvent("episode_restarted", where, reason, "a new episode was started", times=len(envs)))
 
-    def _allocate(self, steps: int, envs: int) -> None:
-        shape, size = self.spec.observation_shape, self.spec.action_size
-        self._raw = np.zeros((steps + 1, envs, *shape))
-        self._observations = np.empty((steps + 1, envs, *shape), np.float32)
-        self._means = np.empty((steps, envs, size), np.float32)
-        self._noise = np.empty((steps, envs, size), np.float32)
-        self._actions = np.empty((steps, envs, size), np.float32)
+    def _allocate(self, steps: int, envs: int, policy_input: tuple[int, ...]) -> None:
+        shape, outputs = self.spec.observation_shape, self.spec.action_outputs
+        self._raw = np.zeros((steps + 1, envs, *shape), np.uint8 if self._images else np.float64)
+        self._observations = np.empty((steps + 1, envs, *shape), np.uint8 if self._images else np.float32)
+        self._outputs = np.empty((steps, envs, outputs), np.float32)
+        self._noise = np.empty((steps, envs, outputs), np.float32)
+        self._actions = np.empty((steps, envs, self.spec.action_size), np.float32)
         self._rewards = np.empty((steps, envs), np.float32)
         self._terminations = np.empty((steps, envs), bool)
         self._truncations = np.empty((steps, envs), bool)
         self._discounted_returns = np.empty((steps, envs))
         # Views of each timestep, made once: indexing ten arrays anew costs as much as a layer of the network.
-        flat = self._observations.reshape(steps + 1, envs, -1)
-        policy = zip(self._raw[:-1], self._observations[:-1], flat[:-1], self._means, self._noise, self._actions, strict=True)
+        inputs = self._observations.reshape(steps + 1, envs, *policy_input)
+        policy = zip(self._raw[:-1], self._observations[:-1], inputs[:-1], self._noise, self._outputs, self._actions, strict=True)
         answers = zip(self._raw[1:], self._rewards, self._terminations, self._truncations, self._discounted_returns, strict=True)
         self._timesteps = list(zip(policy, answers, strict=True))
 
-    def _draw_noise(self, log_std: np.ndarray, iteration: int) -> None:
-        """Fills the fragment's action noise, std x N(0, 1), each environment from a stream of its own."""
-        steps, _, size = self._noise.shape
+    def _draw_noise(self, iteration: int) -> None:
+        """Fills the fragment's action noise, each environment from a stream of its own."""
         for n, env in enumerate(self._env_indices):
-            self._noise[:, n] = stream(self._seed, Purpose.ACTION_NOISE, env, iteration).standard_normal((steps, size), np.float32)
-        self._noise *= np.exp(log_std)
+            self._noise[:, n] = action_noise(self.spec, stream(self._seed, Purpose.ACTION_NOISE, env, iteration), len(self._noise))
 
     def _fragment(self, snapshot: PolicySnapshot, iteration: int) -> tuple[list[EpisodeStats], list[Final]]:
         """Fills the buffers; returns the episodes that ended, and the ends of the truncated ones."""
         envs = len(self._env_indices)
         normalize = ObservationNormalizer(snapshot.obs_moments, snapshot.spec.observation_clip, envs)
-        actor = NumpyActor(snapshot, envs)
-        self._draw_noise(actor.log_std, iteration)
+        actor = self._make_actor(snapshot, envs)
+        self._draw_noise(iteration)
+        actor.scale_noise(self._noise)
         self._raw[0] = self._raw[-1]
         self._terminations.fill(False)
         self._truncations.fill(False)
@@ -177,26 +183,32 @@ class RolloutCollector:
         normalize(self._raw[-1], self._observations[-1])
         return ended
 
-    def _run(self, actor: NumpyActor, normalize: ObservationNormalizer) -> tuple[list[EpisodeStats], list[Final]]:
+    def _run(self, actor: Actor, normalize: ObservationNormalizer) -> tuple[list[EpisodeStats], list[Final]]:
         """Steps through the fragment."""
         episodes: list[EpisodeStats] = []
         final: list[Final] = []
-        scale_actions, step = self._scale_actions, self._stepper.step
-        for t, ((raw, observations, flat, means, noise, actions), answers) in enumerate(self._timesteps):
+        act, to_environment, step = actor.act, self._to_environment, self._stepper.step
+        for t, ((raw, observations, inputs, noise, outputs, actions), answers) in enumerate(self._timesteps):
             normalize(raw, observations)
-            actor.mean(flat, means)
-            np.add(means, noise, out=actions)
-            for end in step(t, scale_actions(actions), *answers):
+            act(inputs, noise, outputs, actions)
+            for end in step(t, to_environment(actions), *answers):
                 episodes.append(end.stats)
                 if not end.stats.terminated:
                     final.append(Final(t, end.env, end.observation))
         return episodes, final
 
     def _normalized_final(self, final: list[Final], snapshot: PolicySnapshot) -> FinalObservations:
-        raw = np.array([end.observation for end in final], np.float64).reshape(-1, *self.spec.observation_shape)
-        out = np.empty(raw.shape, np.float32)
+        raw = np.array([end.observation for end in final], self._raw.dtype).reshape(-1, *self.spec.observation_shape)
+        out = np.empty(raw.shape, self._observations.dtype)
         ObservationNormalizer(snapshot.obs_moments, snapshot.spec.observation_clip, len(final))(raw, out)
         return FinalObservations(np.array([end.step for end in final], np.int64), np.array([end.env for end in final], np.int64), out)
+
+    def _observation_moments(self) -> Moments:
+        """Returns the moments of each environment's observations; of images, which are not normalized, their number."""
+        if self._images:
+            steps, envs = self._rewards.shape
+            return Moments(np.asarray(float(steps)), np.zeros(envs), np.zeros(envs))
+        return moments_of(self._raw[:-1])
 
     def _defects(self, snapshot: PolicySnapshot, final: list[Final]) -> dict[int, Defect]:
         """Returns n -> the first thing that went wrong in environment n, of those that nothing may be learned from."""
@@ -257,7 +269,7 @@ class RolloutCollector:
         return (
             self._raw,
             self._observations,
-            self._means,
+            self._outputs,
             self._noise,
             self._actions,
             self._rewards,
@@ -270,7 +282,7 @@ class RolloutCollector:
         """Returns what led to the defect, as arrays of its own."""
         window, taken = self._config.fault.dump_observations, defect.step + 1
         seen = taken + (defect.kind == "env_nonfinite")
-        scale = ActionScaler(self.spec.action_low, self.spec.action_high, taken)
+        to_environment = environment_actions(self.spec, taken)
         known = self._before is not None and self._before.captures[n].obstacle is None
         return FlightRecord(
             env=self._env_indices[n],
@@ -279,6 +291,6 @@ class RolloutCollector:
             states=only(self._before, n) if known and self._before is not None else None,
             reset_seed=self._reset_seeds[n] if self._reset_seeds is not None else None,
             observations=self._raw[max(0, seen - window) : seen, n].copy(),
-            actions=scale(self._actions[:taken, n]).reshape(taken, *self.spec.action_shape),
+            actions=to_environment(self._actions[:taken, n]).reshape(taken, *self.spec.action_shape),
             traceback=defect.traceback,
         )

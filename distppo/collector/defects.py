@@ -87,7 +87,7 @@ def element_text(element: tuple[int, ...]) -> str:
 
 def _within(array: np.ndarray, largest: float) -> bool:
     """Says whether all numbers are finite and not beyond +-largest; a NaN makes both comparisons false. Two passes, no copy."""
-    return array.size == 0 or (float(array.max()) <= largest and float(array.min()) >= -largest)
+    return array.size == 0 or array.dtype == np.uint8 or (float(array.max()) <= largest and float(array.min()) >= -largest)
 
 
 def _columns(array: np.ndarray, largest: float) -> list[int]:

@@ -104,6 +104,27 @@ def kwargs_hold_no_settings(config: Config) -> str | None:
     return None
 
 
+def convolutions_are_described_alike(config: Config) -> str | None:
+    """Every convolution has its channels, kernel and stride."""
+    network = config.network
+    numbers = {name: len(getattr(network, name)) for name in ("channels", "kernels", "strides")}
+    if len(set(numbers.values())) == 1 and network.channels:
+        return None
+    listed = ", ".join(f"{name} {list(getattr(network, name))}" for name in numbers)
+    return f"network.channels, kernels and strides must hold one entry for each convolution, at least one: {listed}"
+
+
+def own_network_is_named(config: Config) -> str | None:
+    """network.class is a module and a class in it, and options are for it."""
+    name, options = config.network.class_, config.network.options
+    if name is None:
+        return f"network.options {options} are for network.class, which is off" if options else None
+    module, colon, attribute = name.partition(":")
+    if colon and all(part.isidentifier() for part in [*module.split("."), attribute]):
+        return None
+    return f"network.class must be module:Class, as in my_networks:MyActorCritic, got {name!r}"
+
+
 CHECKS = (
     Check(("rollout.num_envs", "rollout.num_steps", "ppo.mini_batch_size"), minibatches_fill_the_batch),
     Check(("rollout.num_workers", "rollout.num_envs"), every_worker_has_an_env),
@@ -114,4 +135,6 @@ CHECKS = (
     Check(("learner.step", "learner.device"), fused_step_is_possible),
     Check(("learner.step", "learner.compile"), compile_has_a_torch_step),
     Check(("env.kwargs",), kwargs_hold_no_settings),
+    Check(("network.channels", "network.kernels", "network.strides"), convolutions_are_described_alike),
+    Check(("network.class", "network.options"), own_network_is_named),
 )

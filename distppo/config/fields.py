@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import keyword
 import typing
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -59,6 +60,11 @@ class Field(NamedTuple):
         """The part of the key after the dot."""
         return self.key.partition(".")[2]
 
+    @property
+    def attribute(self) -> str:
+        """The dataclass field's name: that of the key, but `class_` where the key is a keyword of Python."""
+        return f"{self.name}_" if keyword.iskeyword(self.name) else self.name
+
 
 SECTIONS: Mapping[str, type] = MappingProxyType(typing.get_type_hints(Config))
 """Section names and their dataclasses, in the schema's order."""
@@ -73,7 +79,7 @@ def _declared_fields() -> dict[str, Field]:
             optional = type(None) in members
             hint = members[0] if optional else hints[declared.name]
             default = getattr(declaration(), declared.name)
-            key = f"{section}.{declared.name}"
+            key = f"{section}.{declared.name.removesuffix('_')}"
             found[key] = Field(key, typing.get_origin(hint) or hint, optional, default, **declared.metadata)
     return found
 

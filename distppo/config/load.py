@@ -117,7 +117,7 @@ def config_from_dict(data: Mapping[str, Any], *, origin: str = "config") -> Conf
 
 def flattened(config: Config) -> dict[str, Any]:
     """Returns every setting by its dotted key, in the schema's order."""
-    return {key: getattr(getattr(config, field.section), field.name) for key, field in FIELDS.items()}
+    return {key: getattr(getattr(config, field.section), field.attribute) for key, field in FIELDS.items()}
 
 
 def _laid_over(base: Config, overrides: Overrides) -> tuple[Config, list[Problem]]:
@@ -131,7 +131,7 @@ def _laid_over(base: Config, overrides: Overrides) -> tuple[Config, list[Problem
             mapping, _, entry = key.rpartition(".")
             values[mapping] = {**values[mapping], entry: value}
     sections = {
-        section: declaration(**{field.name: values[field.key] for field in FIELDS.values() if field.section == section})
+        section: declaration(**{field.attribute: values[field.key] for field in FIELDS.values() if field.section == section})
         for section, declaration in SECTIONS.items()
     }
     return Config(**sections), problems

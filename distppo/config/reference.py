@@ -106,7 +106,7 @@ def _row(field: Field) -> str:
 
 def _range(field: Field) -> str:
     if field.choices:
-        return ", ".join(f"`{choice}`" for choice in field.choices)
+        return ", ".join(f"`{choice}`" for choice in (*field.choices, *([field.none] if field.optional else [])))
     kind = "whole numbers" if field.kind is tuple else "a mapping" if field.kind is dict else kind_in_words(field)
     limits = limits_in_words(field)
     if field.optional:

@@ -59,6 +59,12 @@ class EnvConfig:
         "Keyword arguments for gymnasium.make: plain text, numbers, true, false, null, lists and mappings.",
         extremes="A mapping replaces the whole of an earlier one; --set env.kwargs.name=value sets one entry.",
     )
+    frame_stack: int = setting(
+        1,
+        "The policy sees this many of the latest observations, oldest first, along a new first axis; 1 sees the latest alone.",
+        extremes="1 hides velocities from a policy that sees images. Many: more memory, slower networks.",
+        at_least=1,
+    )
     max_episode_steps: int | None = setting(
         None,
         "Env steps after which an episode is truncated; off takes the limit the environment is registered with.",
@@ -214,13 +220,31 @@ class PPOConfig:
 class NetworkConfig:
     """The actor and the critic."""
 
-    hidden_sizes: tuple[int, ...] = setting(
-        (64, 64),
-        "Widths of the hidden layers; [] is a linear policy.",
+    torso: str = setting(
+        "auto",
+        "mlp: hidden layers over the flat observation; cnn: convolutions first, over uint8 images; auto: cnn for images that it fits on.",
+        choices=("auto", "mlp", "cnn"),
+    )
+    hidden_sizes: tuple[int, ...] | None = setting(
+        None,
+        "Widths of the hidden layers, in a cnn of those after the convolutions; [] has none. auto: [64, 64] for mlp, [512] for cnn.",
         extremes="Narrow: cannot represent the gait. Wide: slower acting and updates, and more steps until it is good.",
+        none="auto",
         at_least=1,
     )
-    activation: str = setting("tanh", "Non-linearity of the hidden layers.", choices=("tanh", "relu", "elu"))
+    activation: str | None = setting(
+        None, "Non-linearity of the hidden layers; auto: tanh for mlp, relu for cnn.", none="auto", choices=("tanh", "relu", "elu")
+    )
+    layer_norm: bool = setting(
+        False,
+        "Normalize each hidden layer's inputs to its non-linearity to mean 0, std 1, with a learned scale and shift (not convolutions').",
+        extremes="On: bears larger learning rates and longer training; acting and updates take longer.",
+    )
+    channels: tuple[int, ...] = setting((32, 64, 64), "Output channels of a cnn's convolutions.", at_least=1)
+    kernels: tuple[int, ...] = setting((8, 4, 3), "Pixels on a side of each convolution's kernel.", at_least=1)
+    strides: tuple[int, ...] = setting(
+        (4, 2, 1), "Pixels between the places of each convolution's kernel.", extremes="1 on large images: slow.", at_least=1
+    )
     shared: bool = setting(
         False,
         "One trunk under the actor's and the critic's heads instead of one each.",
@@ -228,15 +252,22 @@ class NetworkConfig:
     )
     init: str = setting(
         "orthogonal",
-        "orthogonal: gain sqrt(2), action mean 0.01, value 1, biases 0; default: torch's.",
+        "orthogonal: gain sqrt(2), action outputs 0.01, value 1, biases 0; default: torch's.",
         choices=("orthogonal", "default"),
     )
     initial_log_std: float = setting(
         0.0,
-        "Starting log standard deviation of every action dimension, in the actions' [-1, 1] units.",
+        "Starting log standard deviation of every continuous action dimension, in the actions' [-1, 1] units.",
         extremes="-3: hardly explores. 1: most actions are clipped to the bounds.",
         at_least=-20,
         at_most=20,
+    )
+    class_: str | None = setting(
+        None,
+        "module:Class of your own network, a distppo.ActorCriticModule, instead of all of the above; docs/networks.md has an example.",
+    )
+    options: dict[str, Any] = setting(  # noqa: RUF009 - it returns a dataclasses.field
+        {}, "Keyword arguments for network.class."
     )
 
 
@@ -246,7 +277,8 @@ class NormalizationConfig:
 
     observations: bool = setting(
         True,
-        "Shift and scale observations by the running mean and std, synchronized over all workers.",
+        "Shift and scale observations by the running mean and std, synchronized over all workers. "
+        "Never applies to a cnn's images, which are scaled to [0, 1].",
         extremes="Off: dimensions of large scale rule the first layer.",
     )
     observation_clip: float = setting(
@@ -282,7 +314,7 @@ class LearnerConfig:
     )
     step: str = setting(
         "auto",
-        "fused: a whole epoch as one compiled CPU kernel (MLPs); torch: autograd, everything else; auto: fused wherever it applies.",
+        "fused: a whole epoch as one compiled CPU kernel (torso mlp); torch: autograd, everything else; auto: fused wherever it applies.",
         choices=("auto", "fused", "torch"),
     )
     compile: bool = setting(False, "Run the torch step through torch.compile (needs a C++ compiler; the first update waits for it).")

@@ -22,6 +22,8 @@ TRUST_VARIABLE = "DISTPPO_TRUST"
 
 _CODE = re.compile(r"\s*\w[\w.]*(:[\w./-]+)*:[^\W\d][\w./-]*\s*")
 _NO_CODE = {"run.directory"}
+_OWN = "distppo.envs.examples."
+"""Where the environments are that come with the package."""
 
 
 class UntrustedCodeError(UserError):
@@ -35,7 +37,9 @@ def named_code(config: Config) -> dict[str, str]:
         for name, value in settings.items():
             key = f"{section}.{name}"
             for text in _texts(value):
-                if key not in _NO_CODE and (_CODE.fullmatch(text) or (key == "env.id" and ":" in text)):
+                if key in _NO_CODE or text.strip().startswith(_OWN):
+                    continue
+                if _CODE.fullmatch(text) or (key == "env.id" and ":" in text):
                     found.setdefault(text, key)
     return found
 

@@ -1,7 +1,6 @@
 """Making environments, stepping several of them in one process, and capturing their state."""
 
 from distppo.envs.capture import CaptureError, EnvCapturer
-from distppo.envs.failure import failure_text
 from distppo.envs.make import make_env, probe_env
 from distppo.envs.states import joined, obstructed, packed, part_of, unpacked
 from distppo.envs.vector import VectorStepper
@@ -10,7 +9,6 @@ __all__ = [
     "CaptureError",
     "EnvCapturer",
     "VectorStepper",
-    "failure_text",
     "joined",
     "make_env",
     "obstructed",

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from gymnasium.envs.registration import load_env_creator
-from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker, TimeLimit
+from gymnasium.wrappers import FlattenObservation, FrameStackObservation, OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from distppo.config.schema import EnvConfig
 from distppo.config.suggest import closest, did_you_mean
-from distppo.envs.failure import failure_text
-from distppo.errors import UserError
+from distppo.envs.renderer import choose_renderer
+from distppo.envs.spaces import require_flat_leaves, spec_of
+from distppo.errors import UserError, failure_text
 from distppo.types import EnvSpec
 
 PEELED = (TimeLimit, OrderEnforcing, PassiveEnvChecker)
@@ -29,18 +29,24 @@ def make_env(config: EnvConfig) -> tuple[gym.Env[Any, Any], EnvSpec]:
     """Makes the environment and its spec.
 
     The time limit is taken off and returned as `EnvSpec.max_episode_steps`: whoever steps the environment truncates. An environment that
-    truncates by itself still may, and wrappers it is registered with stay.
+    truncates by itself still may, and wrappers it is registered with stay. Observations other than a Box are flattened, frames stacked.
 
     Raises:
         UserError: the id is unknown, its module cannot be imported, the environment cannot be made with these kwargs, or its spaces are
             not supported. The message names what would work.
     """
+    choose_renderer()
     _quiet_mujoco()
     env = _made(config)
     max_episode_steps = config.max_episode_steps or min(_time_limits(env), default=None)
     while isinstance(env, PEELED):
         env = env.env
-    return env, _spec(config.id, env, max_episode_steps)
+    if not isinstance(env.observation_space, gym.spaces.Box):
+        require_flat_leaves(config.id, env.observation_space)
+        env = FlattenObservation(env)
+    if config.frame_stack > 1:
+        env = FrameStackObservation(env, config.frame_stack)
+    return env, spec_of(config.id, env, max_episode_steps)
 
 
 def probe_env(config: EnvConfig) -> EnvSpec:
@@ -107,33 +113,6 @@ def _time_limits(env: gym.Env[Any, Any]) -> Iterator[int]:
         if isinstance(env, TimeLimit):
             yield env._max_episode_steps
         env = env.env
-
-
-def _spec(env_id: str, env: gym.Env[Any, Any], max_episode_steps: int | None) -> EnvSpec:
-    observations, actions = env.observation_space, env.action_space
-    if not isinstance(observations, gym.spaces.Box):
-        raise UserError(
-            f"env.id {env_id!r} has observations {observations}; distppo takes Box observations: "
-            "wrap the environment in gymnasium.wrappers.FlattenObservation when it is registered"
-        )
-    if not isinstance(actions, gym.spaces.Box) or not np.issubdtype(actions.dtype, np.floating):
-        raise UserError(f"env.id {env_id!r} has actions {actions}; distppo takes continuous actions (a Box of floats)")
-    return EnvSpec(
-        id=env_id,
-        observation_shape=tuple(observations.shape),
-        action_shape=tuple(actions.shape),
-        action_low=_float32_bounds(actions.low, np.inf),
-        action_high=_float32_bounds(actions.high, -np.inf),
-        max_episode_steps=max_episode_steps,
-    )
-
-
-def _float32_bounds(bounds: np.ndarray, inwards: float) -> tuple[float, ...]:
-    """Returns the bounds as float32 numbers, which actions are, rounded towards the inside: 0.4 in float32 is above 0.4 in float64."""
-    exact = bounds.reshape(-1).astype(np.float64)
-    rounded = exact.astype(np.float32)
-    outside = (rounded < exact) if inwards > 0 else (rounded > exact)
-    return tuple(float(x) for x in np.where(outside, np.nextafter(rounded, np.float32(inwards)), rounded))
 
 
 def _quiet_mujoco() -> None:

@@ -11,8 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from distppo.envs.capture import CaptureError, EnvCapturer
-from distppo.envs.failure import failure_text
-from distppo.errors import UserError
+from distppo.errors import UserError, failure_text
 from distppo.types import EnvStates, EpisodeStats
 
 

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 import gymnasium as gym
 
 from distppo.algo.seeding import Purpose, env_seed, stream
-from distppo.envs import failure_text
-from distppo.errors import UserError
+from distppo.errors import UserError, failure_text
 from distppo.evaluation.policy import Policy
 from distppo.types import EnvSpec
 
@@ -47,7 +46,7 @@ def play_episodes(
         policy: frozen.
         episodes: indices, >= 0.
         seed: of the evaluation.
-        deterministic: act with the mean.
+        deterministic: take the most likely action, for a Gaussian the mean.
 
     Raises:
         UserError: the environment raised, gave a reward that is not finite, or has no end: neither a time limit nor a termination in a

@@ -27,7 +27,7 @@ class EvaluationResult(NamedTuple):
         env_id: environment played.
         env_steps: the policy was trained for.
         seed: of the evaluation.
-        deterministic: whether the mean action was taken.
+        deterministic: whether the most likely action was taken.
         results: one per episode.
     """
 
@@ -75,7 +75,7 @@ def evaluate(
         env: Gymnasium id to play instead of the one trained in; its spaces must be equal.
         episodes: how many, >= 1; the same (policy, seed, episode) gives the same return bit for bit.
         seed: of the episodes' starts and of the action noise.
-        deterministic: take the mean action; else sample.
+        deterministic: take the most likely action (the mean of a Gaussian); else sample.
         trust: `module:Name`s that may be loaded although the checkpoint names them; what `env` names may anyway.
 
     Raises:
@@ -104,7 +104,8 @@ def evaluate(
 
 def require_same_spaces(trained: EnvSpec, given: EnvSpec, path: Path) -> None:
     """Raises CheckpointError unless a policy trained in one environment can act in the other."""
-    for name in ("observation_shape", "action_shape", "action_low", "action_high"):
+    names = ["observation_shape", "action_shape", "action_low", "action_high", "action_choices", "action_start"]
+    for name in [*names, "observation_dtype"] if trained.observation_dtype == "uint8" else names:
         if getattr(trained, name) != getattr(given, name):
             what = name.replace("_", " ")
             raise CheckpointError(

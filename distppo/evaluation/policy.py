@@ -7,23 +7,31 @@ from pathlib import Path
 
 import numpy as np
 
-from distppo.models.numpy_policy import ActionScaler, NumpyActor, ObservationNormalizer
+from distppo.models.acting import actor_factory
+from distppo.models.architecture import policy_input
+from distppo.models.heads import action_noise, environment_actions
+from distppo.models.numpy_policy import ObservationNormalizer
 from distppo.types import PolicySnapshot
 
 
 class Policy:
-    """Normalizer, network, clipping and rescaling of one snapshot; nothing in it changes when it acts.
+    """Normalizer, network, and the way to the environment's actions, of one snapshot; nothing in it changes when it acts.
 
     Args:
         snapshot: what to act with.
+
+    Raises:
+        UserError: the network is a class of the user's own that cannot be imported.
     """
 
     def __init__(self, snapshot: PolicySnapshot) -> None:
         self.spec = snapshot.spec
-        self._actor = NumpyActor(snapshot, rows=1)
+        env, network = snapshot.spec.env, snapshot.spec.network
+        self._actor = actor_factory(env, network)(snapshot, 1)
         self._normalize = ObservationNormalizer(snapshot.obs_moments, snapshot.spec.observation_clip, rows=1)
-        self._std = np.exp(self._actor.log_std)
-        self._scale = ActionScaler(snapshot.spec.env.action_low, snapshot.spec.env.action_high, rows=1)
+        self._to_environment = environment_actions(env, rows=1)
+        self._input_shape, self._input_dtype = policy_input(env, network)
+        self._raw_dtype = np.uint8 if self._input_dtype == "uint8" else np.float64
 
     def act(self, observation: np.ndarray, *, deterministic: bool = True, rng: np.random.Generator | None = None) -> np.ndarray:
         """Returns the action for one observation, or one each for a batch.
@@ -32,37 +40,44 @@ class Policy:
 
         Args:
             observation: [*S] or [n, *S], raw as the environment gives it.
-            deterministic: take the mean; else sample around it.
+            deterministic: take the most likely action (the mean of a Gaussian); else sample.
             rng: where the noise comes from; needed when not deterministic.
 
         Returns:
-            [*action shape] or [n, *action shape] float32, inside the environment's bounds.
+            [*action shape] or [n, *action shape] as the environment takes it: float32 inside its bounds, or int64 choices.
 
         Raises:
             ValueError: the observation's shape does not fit, or `rng` is missing.
         """
-        shape, action_shape = self.spec.env.observation_shape, self.spec.env.action_shape
-        observation = np.asarray(observation, np.float64)
+        shape = self.spec.env.observation_shape
+        observation = np.asarray(observation, self._raw_dtype)
         if observation.shape == shape:
-            return self._act_one(observation, deterministic, rng).reshape(action_shape)
+            return self._act_one(observation, deterministic, rng)
         if observation.shape[1:] != shape or observation.ndim != len(shape) + 1:
             raise ValueError(f"observation has shape {observation.shape}; the policy was trained on {shape}, or a batch [n, *{shape}]")
-        return np.stack([self._act_one(row, deterministic, rng).reshape(action_shape) for row in observation])
+        return np.stack([self._act_one(row, deterministic, rng) for row in observation])
 
     def _act_one(self, observation: np.ndarray, deterministic: bool, rng: np.random.Generator | None) -> np.ndarray:
-        normalized = np.empty((1, *observation.shape), np.float32)
-        self._normalize(observation[None], normalized)
-        action = np.empty((1, self.spec.env.action_size), np.float32)
-        self._actor.mean(normalized.reshape(1, -1), action)
-        if not deterministic:
-            if rng is None:
-                raise ValueError("act(deterministic=False) needs rng, for instance numpy.random.default_rng(0)")
-            action += rng.standard_normal(action.shape, np.float32) * self._std
-        return self._scale(action)
+        env = self.spec.env
+        seen = np.empty((1, *observation.shape), self._input_dtype)
+        self._normalize(observation[None], seen)
+        inputs, action = seen.reshape(1, *self._input_shape), np.empty((1, env.action_size), np.float32)
+        if deterministic:
+            self._actor.mode(inputs, action)
+        elif rng is None:
+            raise ValueError("act(deterministic=False) needs rng, for instance numpy.random.default_rng(0)")
+        else:
+            noise = action_noise(env, rng, 1)
+            self._actor.scale_noise(noise)
+            self._actor.act(inputs, noise, np.empty_like(noise), action)
+        # A single number comes as numpy's scalar, which environments with a Discrete space index lists with.
+        chosen: np.ndarray = self._to_environment(action).reshape(env.action_shape)[()]
+        return chosen
 
 
 def load_policy(path: str | Path, *, trust: Sequence[str] = ()) -> Policy:
-    """Returns the policy of a checkpoint, or of a run's best (else last) checkpoint. Needs neither torch nor Ray.
+    """Returns the policy of a checkpoint, or of a run's best (else last) checkpoint. Needs no Ray, and torch only for a CNN
+    or a network of the user's own.
 
     Args:
         path: a checkpoint directory, a run directory, or `latest`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,8 +13,10 @@ from distppo.checkpoint import Checkpoint
 from distppo.config import Config, config_from_dict, config_to_dict
 from distppo.config.suggest import shortened
 from distppo.errors import CheckpointError
-from distppo.models.layout import mlp_layout
-from distppo.types import EnvSpec, Moments, PolicySnapshot, PolicySpec
+from distppo.models.acting import policy_layout
+from distppo.models.architecture import moments_shape, policy_spec
+from distppo.models.layout import layout_size
+from distppo.types import EnvSpec, Moments, PolicySnapshot
 
 LEARNER_ARRAYS = "learner"
 _MOST_DIMENSIONS = 32
@@ -50,9 +53,12 @@ def env_spec_of(checkpoint: Checkpoint) -> EnvSpec:
             action_low=_bounds(fields["action_low"], -math.inf),
             action_high=_bounds(fields["action_high"], math.inf),
             max_episode_steps=None if fields["max_episode_steps"] is None else _count(fields["max_episode_steps"]),
+            # Checkpoints from before there were images and choices of actions do not have these.
+            observation_dtype=_dtype(fields.get("observation_dtype", "float64")),
+            action_choices=_shape(fields.get("action_choices", ())),
+            action_start=tuple(map(_whole, fields.get("action_start", ()))),
         )
-        if not len(spec.action_low) == len(spec.action_high) == spec.action_size:
-            raise ValueError(f"{len(spec.action_low)} and {len(spec.action_high)} bounds for {spec.action_size} actions")
+        _require_whole_actions(spec)
         return spec
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.path}/state.json: env_spec is not as distppo writes it ({error})") from error
@@ -95,25 +101,35 @@ def snapshot_of(checkpoint: Checkpoint) -> PolicySnapshot:
     """
     config, env = config_of(checkpoint), env_spec_of(checkpoint)
     arrays = checkpoint.arrays.get(LEARNER_ARRAYS, {})
-    layout = mlp_layout(env, config.network)
-    size = layout[-1].offset + env.action_size
+    layout = policy_layout(env, config.network)
+    size = layout_size(layout)
     try:
         parameters = arrays["parameters"]
         moments = Moments(*(arrays[f"obs_moments/{field}"] for field in Moments._fields))
     except KeyError as error:
         raise CheckpointError(f"{checkpoint.path}: no array {error} in it") from error
-    if parameters.shape != (size,) or moments.mean.shape != env.observation_shape:
+    if parameters.shape != (size,) or moments.mean.shape != moments_shape(env, config.network):
         raise CheckpointError(
             f"{checkpoint.path}: {parameters.shape} parameters and moments of {moments.mean.shape} do not fit its own config "
             f"({size} parameters, observations {env.observation_shape})"
         )
     require_sound(checkpoint, parameters, moments)
-    clip = config.normalization.observation_clip if config.normalization.observations else None
     try:
         version = _count(_section(checkpoint, "learner")["version"])  # a flight record has nothing else of the learner
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.path}/state.json: learner is not as distppo writes it ({error})") from error
-    return PolicySnapshot(version, parameters, moments, PolicySpec(env, config.network.activation, layout, clip))
+    return PolicySnapshot(version, parameters, moments, policy_spec(config, env, layout))
+
+
+def _require_whole_actions(spec: EnvSpec) -> None:
+    """Raises ValueError unless every action has its bounds, or every one its choices."""
+    numbers = {name: len(getattr(spec, f"action_{name}")) for name in ("low", "high", "choices", "start")}
+    bounded, chosen = (numbers["low"], numbers["high"]), (numbers["choices"], numbers["start"])
+    whole = (spec.action_size, spec.action_size)
+    if (bounded, chosen) not in ((whole, (0, 0)), ((0, 0), whole)):
+        raise ValueError(f"{numbers} for {spec.action_size} actions")
+    if 0 in spec.action_choices:
+        raise ValueError("an action without a choice")
 
 
 def require_sound(checkpoint: Checkpoint, parameters: np.ndarray, moments: Moments) -> None:
@@ -137,6 +153,18 @@ def _shape(values: Any) -> tuple[int, ...]:
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.isprintable():
         raise ValueError(f"{shortened(repr(value))} is not printable text")
+    return value
+
+
+def _dtype(value: Any) -> str:
+    if not re.fullmatch(r"bool|(float|u?int)(8|16|32|64)", _text(value)):
+        raise ValueError(f"{shortened(value)} is no type of observations")
+    return str(value)
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or abs(value) >= 2**63:
+        raise ValueError(f"{shortened(repr(value))} is not a whole number")
     return value
 
 

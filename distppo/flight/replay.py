@@ -92,8 +92,8 @@ def replay(dump: Checkpoint, *, trust: Sequence[str], last: int, timeout: float,
 
 def _replay_environment(dump: Checkpoint, config: Config, last: int, show: Show) -> Replay:
     fault, arrays = dump.state["fault"], dump.arrays[RECORD_ARRAYS]
-    actions, recorded = arrays["actions"], arrays["observations"]
     env, spec = make_env(config.env)
+    actions, recorded = arrays["actions"].astype(np.int64 if spec.action_choices else np.float32), arrays["observations"]
     stepper = VectorStepper([env], first_env=int(fault["env"]), max_episode_steps=spec.max_episode_steps, gamma=config.ppo.gamma)
     try:
         raw = np.zeros((len(actions) + 1, 1, *spec.observation_shape))
@@ -102,7 +102,7 @@ def _replay_environment(dump: Checkpoint, config: Config, last: int, show: Show)
         taken = 0
         while taken < len(actions) and not stepper.broken:
             t = taken
-            stepper.step(t, actions[t : t + 1].astype(np.float32), raw[t + 1], rewards[t], ends[0, t], ends[1, t], steps[t])
+            stepper.step(t, actions[t : t + 1], raw[t + 1], rewards[t], ends[0, t], ends[1, t], steps[t])
             if t >= len(actions) - last:
                 show(_step_text(t, raw[t, 0], actions[t], rewards[t, 0], terminated=ends[0, t, 0], truncated=ends[1, t, 0]))
             taken += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,13 +15,13 @@ class Fragments(NamedTuple):
     """All environments of an iteration side by side; N here counts all of them. Arrays are the learner's own.
 
     Attributes:
-        observations: [T+1, N, S] float32, flattened observations as the policy saw them.
+        observations: [T+1, N, *S] float32 or uint8, as the policy saw them.
         actions: [T, N, A] float32.
         log_probs: [T, N] float32.
         rewards: [T, N] float32, raw.
         terminations: [T, N] bool.
         truncations: [T, N] bool.
-        final_observations: of truncated episodes; `envs` are global, observations [K, S].
+        final_observations: of truncated episodes; `envs` are global, observations [K, *S].
         obs_moments: one delta per environment, in order.
         return_moments: likewise.
         episodes: finished ones, by (env, t).
@@ -59,7 +58,7 @@ def join_rollouts(rollouts: Sequence[Rollout], *, num_envs: int, version: int) -
         expected_env += rollout.rewards.shape[1]
     assert expected_env == num_envs, f"rollouts of {expected_env} environments, the run has {num_envs}"
     return Fragments(
-        observations=_joined([_flat(rollout.observations) for rollout in ordered]),
+        observations=_joined([rollout.observations for rollout in ordered]),
         actions=_joined([rollout.actions for rollout in ordered]),
         log_probs=_joined([rollout.log_probs for rollout in ordered]),
         rewards=_joined([rollout.rewards for rollout in ordered]),
@@ -68,7 +67,7 @@ def join_rollouts(rollouts: Sequence[Rollout], *, num_envs: int, version: int) -
         final_observations=FinalObservations(
             np.concatenate([rollout.final_observations.steps for rollout in ordered]),
             np.concatenate([rollout.final_observations.envs + rollout.first_env for rollout in ordered]),
-            np.concatenate([_flat(rollout.final_observations.observations, axes=1) for rollout in ordered]),
+            np.concatenate([rollout.final_observations.observations for rollout in ordered]),
         ),
         obs_moments=[delta for rollout in ordered for delta in per_env(rollout.obs_moments)],
         return_moments=[delta for rollout in ordered for delta in per_env(rollout.return_moments)],
@@ -78,7 +77,3 @@ def join_rollouts(rollouts: Sequence[Rollout], *, num_envs: int, version: int) -
 
 def _joined(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays, axis=1)
-
-
-def _flat(array: np.ndarray, axes: int = 2) -> np.ndarray:
-    return array.reshape(*array.shape[:axes], math.prod(array.shape[axes:]))

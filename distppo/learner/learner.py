@@ -20,9 +20,11 @@ from distppo.algo.seeding import Purpose, env_seed, stream
 from distppo.config.schema import Config
 from distppo.errors import UserError
 from distppo.learner.fragments import Fragments, join_rollouts
-from distppo.learner.steps import make_step, split_parameters
-from distppo.models.actor_critic import ActorCritic, initial_parameters
-from distppo.types import EnvSpec, FaultEvent, Moments, PolicySnapshot, PolicySpec, Rollout
+from distppo.learner.steps import learner_device, make_step, split_parameters
+from distppo.models.architecture import moments_shape, policy_input, policy_spec, resolved_network
+from distppo.models.layout import parameter_views
+from distppo.models.torch_policy import make_network, starting_parameters
+from distppo.types import EnvSpec, FaultEvent, Moments, PolicySnapshot, Rollout
 
 RATIO_TOLERANCE = 1e-2
 """Largest |ratio - 1| before the first gradient step that float32 can explain; beyond it, learner and workers hold different policies."""
@@ -31,6 +33,8 @@ LOG_WEIGHT_BOUND = 1.0
 """Importance weights of stale data stay within [1/e, e]."""
 DROPPED_IN_A_ROW = 5
 """Updates without effect, one after the other, that `fault.on_nonfinite: drop` puts up with: then the run stands still."""
+SAMPLES_A_PASS = 1024
+"""Of images through a network at once: a Nature CNN's activations of so many take about 100 MB."""
 THREADED_WORK = 2**24
 """Parameters x minibatch size from which threads pay that share out samples: about a millisecond of arithmetic, against 0.1 ms for that."""
 TOWERS_WORK = 2**17
@@ -81,17 +85,21 @@ class Learner:
         self._dropped_in_a_row = 0
         self._faults: list[FaultEvent] = []
         self._learning_rate = config.ppo.learning_rate
-        self._network = ActorCritic(env, config.network)
-        clip = config.normalization.observation_clip if config.normalization.observations else None
-        self._spec = PolicySpec(env, config.network.activation, self._network.layout, clip)
-        parameters = initial_parameters(env, config.network, env_seed(config.run.seed, Purpose.NETWORK_INIT))
+        network = resolved_network(env, config.network)
+        self._network = make_network(env, network)
+        self._spec = policy_spec(config, env, self._network.layout)
+        self._input_shape, self._input_dtype = policy_input(env, network)
+        self._is_mlp = network.class_ is None and network.torso == "mlp"
+        # An MLP's passes are over before a GPU has the data.
+        self._pass_device = torch.device("cpu") if self._is_mlp else learner_device(config.learner.device)
+        parameters = starting_parameters(env, network, env_seed(config.run.seed, Purpose.NETWORK_INIT))
         self._vectors = OptimizerVectors(parameters, np.zeros_like(parameters), np.zeros_like(parameters))
-        work = len(parameters) * config.ppo.mini_batch_size
+        work = len(parameters) * config.ppo.mini_batch_size if self._is_mlp else THREADED_WORK
         self.threads = threads = config.learner.threads or _worthwhile_threads(cores, work, separate=not config.network.shared)
         torch.set_num_threads(threads if config.learner.threads or work >= THREADED_WORK else 1)
         self._step = make_step(config.learner, config.network, env, threads)
         self._moments = {
-            "obs_moments": empty_moments(env.observation_shape),
+            "obs_moments": empty_moments(moments_shape(env, network)),
             "return_moments": empty_moments(()),
             "value_moments": empty_moments(()),
         }
@@ -108,7 +116,7 @@ class Learner:
         gae(zeros, zeros, zeros, flags, flags, gamma=0.0, gae_lambda=0.0)
         column = np.zeros(size, np.float32)
         batch = Batch(
-            observations=np.zeros((size, env.observation_size), np.float32),
+            observations=np.zeros((size, *self._input_shape), self._input_dtype),
             actions=np.zeros((size, env.action_size), np.float32),
             log_probs=column,
             advantages=column,
@@ -247,12 +255,24 @@ class Learner:
         return Targets(values[:-1], advantages, advantages + values[:-1])
 
     def _values(self, observations: np.ndarray) -> np.ndarray:
-        """Returns V of observations [..., S] in units of scaled reward, [...] float32."""
-        with torch.inference_mode():
-            parameters = split_parameters(torch.from_numpy(self._vectors.parameters), self._spec.layout)
-            values = self._network.value(parameters, torch.from_numpy(observations).flatten(0, -2)).numpy()
+        """Returns V of observations [..., *S] in units of scaled reward, [...] float32."""
+        leading = observations.shape[: observations.ndim - len(self._spec.env.observation_shape)]
+        values = self._in_passes(self._network.value, observations.reshape(-1, *self._input_shape))
         shift, scale = self._value_units()
-        return (values * scale + shift).reshape(observations.shape[:-1])
+        return (values * scale + shift).reshape(leading)
+
+    def _in_passes(self, function: Callable[..., torch.Tensor], *arrays: np.ndarray) -> np.ndarray:
+        """Returns function(parameters, *arrays) [n] of arrays [n, ...]: an MLP's in one pass, others' in parts that fit into memory."""
+        total = len(arrays[0])
+        size = max(1, total if self._is_mlp else SAMPLES_A_PASS)
+        with torch.inference_mode():
+            parameters = split_parameters(torch.from_numpy(self._vectors.parameters).to(self._pass_device), self._spec.layout)
+            parts = [
+                function(parameters, *(torch.from_numpy(array[start : start + size]).to(self._pass_device) for array in arrays)).cpu()
+                for start in range(0, max(total, 1), size)
+            ]
+            result: np.ndarray = torch.cat(parts).numpy()
+        return result
 
     def _value_units(self) -> tuple[np.float32, np.float32]:
         """Returns (shift, scale) with value = shift + scale x critic output."""
@@ -267,7 +287,7 @@ class Learner:
         observations = fragments.observations[:-1]
         empty = np.empty(0, np.float32)
         return Batch(
-            observations=observations.reshape(-1, observations.shape[-1]),
+            observations=observations.reshape(-1, *self._input_shape),
             actions=fragments.actions.reshape(len(log_probs), -1),
             log_probs=log_probs,
             advantages=empty,
@@ -289,11 +309,7 @@ class Learner:
 
     def _log_probs(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Returns log-probs [n] of actions [n, A] under the current policy."""
-        with torch.inference_mode():
-            parameters = split_parameters(torch.from_numpy(self._vectors.parameters), self._spec.layout)
-            policy = self._network.distribution(parameters, torch.from_numpy(observations))
-            log_probs: np.ndarray = policy.log_prob(torch.from_numpy(actions)).numpy()
-        return log_probs
+        return self._in_passes(lambda p, o, a: self._network.distribution(p, o).log_prob(a), observations, actions)
 
     def _decoupled(self, batch: Batch) -> tuple[Batch, np.ndarray]:
         """Returns stale data as the decoupled objective takes it: ratios to the current policy, and weights [B] for the advantages.
@@ -395,8 +411,9 @@ class Learner:
     def _metrics(self, stats: EpochStats, targets: Targets, epochs: int) -> dict[str, float]:
         ppo = self.config.ppo
         policy_loss, value_loss, entropy = (stats.mean(name) for name in ("policy_loss", "value_loss", "entropy"))
-        log_std = self._vectors.parameters[self._spec.layout[-1].offset :]
-        return {
+        log_std = parameter_views(self._vectors.parameters, self._spec.layout).get("log_std")
+        std = {} if log_std is None else {"train/std": float(np.exp(log_std).mean())}
+        return std | {
             "train/approx_kl": stats.mean("approx_kl"),
             "train/clip_fraction": stats.mean("clip_fraction"),
             "train/policy_gradient_loss": policy_loss,
@@ -408,7 +425,6 @@ class Learner:
             "train/explained_variance": explained_variance(targets.values, targets.returns),
             "train/learning_rate": self._learning_rate,
             "train/clip_range": ppo.clip_epsilon,
-            "train/std": float(np.exp(log_std).mean()),
             "train/epochs": float(epochs),
             "train/n_updates": float(self._epochs_done),
             "train/gradient_steps": float(self._vectors.gradient_steps),

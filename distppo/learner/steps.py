@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -15,8 +14,13 @@ from distppo.algo import losses
 from distppo.algo.batch import Batch, Coefficients, EpochStats, OptimizerVectors
 from distppo.config.schema import LearnerConfig, NetworkConfig
 from distppo.errors import UserError
-from distppo.models.actor_critic import ActorCritic
-from distppo.types import EnvSpec, ParameterSlot
+from distppo.models.actor_critic import Network, split_parameters
+from distppo.models.architecture import resolved_network
+from distppo.models.layout import network_layout
+from distppo.models.torch_policy import make_network
+from distppo.types import EnvSpec
+
+__all__ = ["FusedStep", "TorchStep", "UpdateStep", "make_step", "minibatch_step_of", "split_parameters"]
 
 
 class UpdateStep(Protocol):
@@ -31,24 +35,28 @@ class UpdateStep(Protocol):
 
 
 def make_step(config: LearnerConfig, network: NetworkConfig, env: EnvSpec, threads: int = 1) -> UpdateStep:
-    """Returns the step that `learner.step` asks for; auto takes the fused kernel on a CPU and torch elsewhere.
+    """Returns the step that `learner.step` asks for; auto takes the fused kernel for MLPs on a CPU and torch for everything else.
 
     Args:
         config: of the learner.
         network: of the policy.
-        env: shapes.
+        env: observation and action space.
         threads: of the fused kernel (torch's are set for the process).
 
     Raises:
-        UserError: learner.device is cuda and torch finds none.
+        UserError: learner.device is cuda and torch finds none, or learner.step is fused and the network is no MLP.
     """
-    device = _device(config.device)
-    if config.step == "fused" or (config.step == "auto" and device.type == "cpu" and not config.compile):
-        return FusedStep(network, env, threads)
-    return TorchStep(ActorCritic(env, network), device, compiled=config.compile)
+    device, resolved = learner_device(config.device), resolved_network(env, network)
+    is_mlp = resolved.class_ is None and resolved.torso == "mlp"
+    if config.step == "fused" and not is_mlp:
+        kind = f"network.class {resolved.class_}" if resolved.class_ else f"network.torso {resolved.torso}"
+        raise UserError(f"learner.step fused computes MLPs only, but the network is {kind}; use learner.step auto or torch")
+    if config.step == "fused" or (config.step == "auto" and is_mlp and device.type == "cpu" and not config.compile):
+        return FusedStep(resolved, env, threads)
+    return TorchStep(make_network(env, resolved), device, compiled=config.compile)
 
 
-def _device(name: str) -> torch.device:
+def learner_device(name: str) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("learner.device is cuda, but torch finds no CUDA device on the learner's node; use cpu or auto")
     if name == "auto":
@@ -62,11 +70,12 @@ class FusedStep:
     def __init__(self, network: NetworkConfig, env: EnvSpec, threads: int = 1) -> None:
         from distppo.algo import fused
 
-        layout = ActorCritic(env, network).layout
+        network = resolved_network(env, network)
+        layout = network_layout(env, network)
         self.name = "fused" if threads == 1 else f"fused, {threads} threads"
         self._threads = threads
         self._run = fused.fused_epoch
-        self._network = fused.network_of(layout, env.observation_size, network.activation)
+        self._network = fused.network_of(layout, env, network)
 
     def epoch(
         self, vectors: OptimizerVectors, batch: Batch, permutation: np.ndarray, mini_batch_size: int, coefficients: Coefficients
@@ -87,7 +96,7 @@ class TorchStep:
         compiled: through torch.compile.
     """
 
-    def __init__(self, network: ActorCritic, device: torch.device, *, compiled: bool) -> None:
+    def __init__(self, network: Network, device: torch.device, *, compiled: bool) -> None:
         self.name = ("compiled" if compiled else "torch") + ("" if device.type == "cpu" else f" on {device}")
         self._device = device
         step = minibatch_step_of(network)
@@ -136,7 +145,7 @@ class TorchStep:
             self._tensors = [torch.from_numpy(array) for array in arrays]
         elif not fits:
             self._graph, self._sources = None, []
-            self._tensors = [torch.zeros(array.shape, device=self._device) for array in arrays]
+            self._tensors = [torch.zeros_like(torch.from_numpy(array), device=self._device) for array in arrays]
         if not fits or len(self._rows) != mini_batch_size:
             self._graph = None
             self._rows = torch.zeros(mini_batch_size, dtype=torch.int64, device=self._device)
@@ -183,13 +192,7 @@ def _compiled(step: Callable[..., Any]) -> Callable[..., Any]:
     return compiled
 
 
-def split_parameters(vector: Tensor, layout: tuple[ParameterSlot, ...]) -> dict[str, Tensor]:
-    """Returns name -> view of the flat vector [P]. One split, so that the backward pass is one concatenation."""
-    sizes = [math.prod(slot.shape) for slot in layout]
-    return {slot.name: piece.view(slot.shape) for slot, piece in zip(layout, torch.split_with_sizes(vector, sizes), strict=True)}
-
-
-def minibatch_step_of(network: ActorCritic) -> Callable[..., tuple[Tensor, Tensor]]:
+def minibatch_step_of(network: Network) -> Callable[..., tuple[Tensor, Tensor]]:
     """Returns `minibatch_step(state, steps_taken, minibatch, floats, normalize)` for this network: loss, gradient, norm clip, Adam.
 
     It changes `state` (parameters, first and second moment, [P] each) and `steps_taken` ([1] float64) in place and returns the new

@@ -20,7 +20,7 @@ KEYS: dict[str, str] = {
     "train/explained_variance": "1 - Var(return - prediction) / Var(return), with the predictions from before the update.",
     "train/learning_rate": "Step size of the optimizer, as the update ended.",
     "train/clip_range": "The clip_epsilon in force.",
-    "train/std": "Standard deviation of the policy's actions before clipping, mean over the action dimensions.",
+    "train/std": "Standard deviation of the policy's actions before clipping, mean over the dimensions; absent where actions are choices.",
     "train/grad_norm": "Global norm of the gradient before clipping, mean over the gradient steps of the update.",
     "train/grad_norm_max": "Largest such norm in the update.",
     "train/epochs": "Epochs done in this update; fewer than configured when target_kl stopped it.",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from distppo.algo.moments import standard_deviation
+from distppo.models.heads import CategoricalHead, GaussianHead, repeated
 from distppo.models.layout import actor_layers, parameter_views
 from distppo.types import Moments, PolicySnapshot
 
-LOG_SQRT_2PI = 0.5 * math.log(2.0 * math.pi)
+LAYER_NORM_EPSILON = np.float32(1e-5)
 
 
 class ObservationNormalizer:
@@ -25,8 +24,8 @@ class ObservationNormalizer:
     def __init__(self, moments: Moments, clip: float | None, rows: int) -> None:
         self._normalizes = clip is not None
         # One row for each observation: numpy is twice as fast on equal shapes as on broadcast ones, and this runs every env step.
-        self._mean = _rows(moments.mean, rows)
-        self._inverse_std = _rows(1.0 / standard_deviation(moments), rows)
+        self._mean = repeated(moments.mean, rows)
+        self._inverse_std = repeated(1.0 / standard_deviation(moments), rows)
         self._high = np.full_like(self._mean, np.inf if clip is None else clip)
         self._low = -self._high
         self._buffer = np.empty_like(self._mean)
@@ -35,8 +34,8 @@ class ObservationNormalizer:
         """Writes the normalized observations.
 
         Args:
-            observations: [n, *S] float64, raw.
-            out: [n, *S] float32.
+            observations: [n, *S] float64, raw (images uint8).
+            out: [n, *S] float32 (images uint8).
         """
         if not self._normalizes:
             out[...] = observations
@@ -48,39 +47,8 @@ class ObservationNormalizer:
         np.minimum(buffer, self._high, out=out, casting="same_kind")
 
 
-class ActionScaler:
-    """Clips an action to [-1, 1] and rescales it to the environment's bounds; a dimension without bounds passes unchanged.
-
-    Args:
-        low: [A] bounds, -inf where there is none.
-        high: [A].
-        rows: n, actions of a call.
-    """
-
-    def __init__(self, low: tuple[float, ...], high: tuple[float, ...], rows: int) -> None:
-        bounds = np.array([low, high], np.float64)
-        bounded = np.isfinite(bounds).all(axis=0)
-        # A dimension with one bound only is clipped there by its own units.
-        with np.errstate(invalid="ignore"):
-            scale, shift = (bounds[1] - bounds[0]) / 2, (bounds[1] + bounds[0]) / 2
-        self._minimum = _rows(np.where(bounded, -1.0, bounds[0]).astype(np.float32), rows)
-        self._maximum = _rows(np.where(bounded, 1.0, bounds[1]).astype(np.float32), rows)
-        self._scale = _rows(np.where(bounded, scale, 1.0).astype(np.float32), rows)
-        self._shift = _rows(np.where(bounded, shift, 0.0).astype(np.float32), rows)
-        self._identity = bool((self._scale == 1.0).all() and (self._shift == 0.0).all())
-
-    def __call__(self, actions: np.ndarray) -> np.ndarray:
-        """Returns what the environment gets, [n, A] float32: an array of its own, since an environment may keep its last action."""
-        scaled = np.maximum(actions, self._minimum)
-        np.minimum(scaled, self._maximum, out=scaled)
-        if not self._identity:
-            np.multiply(scaled, self._scale, out=scaled)
-            np.add(scaled, self._shift, out=scaled)
-        return scaled
-
-
 class NumpyActor:
-    """The mean of a Gaussian MLP policy for a fixed number of observations.
+    """An MLP policy for a fixed number of observations.
 
     Args:
         snapshot: weights, used without copying.
@@ -89,41 +57,72 @@ class NumpyActor:
 
     def __init__(self, snapshot: PolicySnapshot, rows: int) -> None:
         parameters = parameter_views(snapshot.parameters, snapshot.spec.layout)
-        self.log_std = parameters["log_std"]
-        self._activate = ACTIVATIONS[snapshot.spec.activation]
-        self._layers = [(weight.T, _rows(bias, rows), np.empty((rows, len(bias)), np.float32)) for weight, bias in actor_layers(parameters)]
+        env = snapshot.spec.env
+        self._head = CategoricalHead(env.action_choices) if env.action_choices else GaussianHead(parameters["log_std"])
+        self._choose = self._head.choose
+        self._outputs = np.empty((rows, env.action_outputs), np.float32)
+        self._activate = ACTIVATIONS[snapshot.spec.network.activation or "tanh"]
+        *hidden, last = actor_layers(parameters)
+        self._hidden = [
+            (
+                layer.weight.T,
+                repeated(layer.bias, rows),
+                np.empty((rows, len(layer.bias)), np.float32),
+                None if layer.scale is None else _LayerNorm(layer.scale, layer.shift),
+            )
+            for layer in hidden
+        ]
+        self._last = (last.weight.T, repeated(last.bias, rows), np.empty((rows, len(last.bias)), np.float32))
 
-    def mean(self, observations: np.ndarray, out: np.ndarray) -> None:
-        """Writes the action means: observations [n, S] float32 contiguous -> out [n, A] float32."""
-        for weight, bias, buffer in self._layers[:-1]:
+    def act(self, observations: np.ndarray, noise: np.ndarray, outputs: np.ndarray, actions: np.ndarray) -> None:
+        """Writes sampled actions, and what `log_probs` needs of them.
+
+        Args:
+            observations: [n, S] float32, contiguous.
+            noise: [n, K] float32, as `scale_noise` left it.
+            outputs: [n, K] float32, written: means or logits.
+            actions: [n, A] float32, written.
+        """
+        self._forward(observations, outputs)
+        self._choose(outputs, noise, actions)
+
+    def mode(self, observations: np.ndarray, actions: np.ndarray) -> None:
+        """Writes the most likely actions [n, A] for observations [n, S]."""
+        self._forward(observations, self._outputs)
+        self._head.mode(self._outputs, actions)
+
+    def scale_noise(self, noise: np.ndarray) -> None:
+        """Turns standard noise [..., K] into what `act` takes, in place."""
+        self._head.scale_noise(noise)
+
+    def log_probs(self, actions: np.ndarray, outputs: np.ndarray) -> np.ndarray:
+        """Returns the log-probabilities [...] float32, nats, of actions [..., A] that `act` sampled with these outputs [..., K]."""
+        return self._head.log_probs(actions, outputs)
+
+    def _forward(self, observations: np.ndarray, out: np.ndarray) -> None:
+        for weight, bias, buffer, norm in self._hidden:
             np.dot(observations, weight, out=buffer)
             np.add(buffer, bias, out=buffer)
+            if norm is not None:
+                norm(buffer)
             self._activate(buffer)
             observations = buffer
-        weight, bias, buffer = self._layers[-1]
+        weight, bias, buffer = self._last
         np.dot(observations, weight, out=buffer)
         np.add(buffer, bias, out=out)
 
 
-def gaussian_log_probs(actions: np.ndarray, means: np.ndarray, log_std: np.ndarray) -> np.ndarray:
-    """Returns the log-probabilities of actions before clipping.
+class _LayerNorm:
+    """Normalizes every row to mean 0, variance 1, then scales and shifts, in place."""
 
-    Args:
-        actions: [..., A] float32.
-        means: [..., A] float32.
-        log_std: [A] float32.
+    def __init__(self, scale: np.ndarray, shift: np.ndarray | None) -> None:
+        self._scale, self._shift = scale, shift
 
-    Returns:
-        [...] float32, nats.
-    """
-    standardized = (actions - means) * np.exp(-log_std)
-    constant = np.float32(log_std.sum() + LOG_SQRT_2PI * len(log_std))
-    return np.asarray(np.float32(-0.5) * np.square(standardized).sum(axis=-1) - constant)
-
-
-def _rows(row: np.ndarray, rows: int) -> np.ndarray:
-    """Returns [rows, *shape] of copies of `row`, contiguous."""
-    return np.ascontiguousarray(np.broadcast_to(row, (rows, *row.shape)))
+    def __call__(self, buffer: np.ndarray) -> None:
+        buffer -= buffer.mean(axis=1, keepdims=True)
+        buffer /= np.sqrt(np.square(buffer).mean(axis=1, keepdims=True) + LAYER_NORM_EPSILON)
+        buffer *= self._scale
+        buffer += self._shift
 
 
 def _tanh(buffer: np.ndarray) -> None:

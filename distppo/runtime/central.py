@@ -11,7 +11,8 @@ import ray
 
 from distppo.config import Config
 from distppo.errors import ResourceError
-from distppo.models.layout import layout_size, mlp_layout
+from distppo.models.acting import policy_layout
+from distppo.models.layout import layout_size
 from distppo.runtime import cluster
 from distppo.runtime.actors import Gone, LearnerActor, Lost, Unreachable, end, is_there, values_of
 from distppo.runtime.attempts import Attempts
@@ -220,5 +221,5 @@ class CentralLearner:
 
 def _worthwhile_every(config: Config, env: EnvSpec) -> int:
     """Returns 1, or LARGE_STATE_EVERY where parameters and optimizer take more than SMALL_STATE."""
-    size = 3 * 4 * layout_size(mlp_layout(env, config.network))
+    size = 3 * 4 * layout_size(policy_layout(env, config.network))
     return 1 if size <= SMALL_STATE else LARGE_STATE_EVERY

@@ -13,7 +13,8 @@ import ray
 
 from distppo.config import Config
 from distppo.errors import ResourceError
-from distppo.models.layout import layout_size, mlp_layout
+from distppo.models.acting import policy_layout
+from distppo.models.layout import layout_size
 from distppo.runtime.address import Address
 from distppo.runtime.cores import available_cores
 from distppo.runtime.signals import StopSignal
@@ -133,5 +134,5 @@ def _on_loopback() -> Iterator[None]:
 
 def _store_bytes(config: Config, env: EnvSpec) -> int:
     sample = 4 * (env.observation_size + env.action_size + 4)
-    vectors = VECTORS_IN_STORE * 4 * layout_size(mlp_layout(env, config.network))
+    vectors = VECTORS_IN_STORE * 4 * layout_size(policy_layout(env, config.network))
     return STORE_BYTES + ROLLOUTS_IN_STORE * math.ceil(sample * config.batch_size) + vectors

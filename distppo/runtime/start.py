@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 from distppo.checkpoint import Checkpoint, list_checkpoints, load_for_resume
 from distppo.config import Config, NetworkConfig, Overrides, apply_overrides, load_layers
+from distppo.config.dump import format_value
+from distppo.config.fields import FIELDS
 from distppo.config.sources import from_mapping, from_names
 from distppo.config.suggest import printable
 from distppo.config.trust import require_named
@@ -112,8 +114,11 @@ def _require_same_run(checkpoint: Checkpoint, trained: Config, asked: Config) ->
 
 
 def _differences(trained: NetworkConfig, asked: NetworkConfig) -> str:
-    names = [field.name for field in dataclasses.fields(trained) if getattr(trained, field.name) != getattr(asked, field.name)]
-    return ", ".join(f"network.{name} {getattr(trained, name)} (asked for: {getattr(asked, name)})" for name in names)
+    fields = [field for field in FIELDS.values() if field.section == "network"]
+    values = [(field, getattr(trained, field.attribute), getattr(asked, field.attribute)) for field in fields]
+    return ", ".join(
+        f"{field.key} {format_value(field, old)} (asked for: {format_value(field, new)})" for field, old, new in values if old != new
+    )
 
 
 def _restored_note(checkpoint: Checkpoint, environments: str, directory: Path) -> str:

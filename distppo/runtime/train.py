@@ -19,6 +19,7 @@ from distppo.evaluation.restore import env_spec_of, learner_state_of, progress_o
 from distppo.files import write_atomic
 from distppo.flight import FlightRecorder
 from distppo.metrics import SUMMARY_FILE, RunWriter, machine_info, write_summary
+from distppo.models.acting import checked_network
 from distppo.runtime.address import Address, find_cluster
 from distppo.runtime.backend import Backend, LocalBackend, WorkerFailed
 from distppo.runtime.boundary import other_layout
@@ -92,6 +93,7 @@ def train(
         env = probe_env(start.config.env)
         if start.checkpoint is not None:
             require_same_spaces(env_spec_of(start.checkpoint), env, start.checkpoint.path)
+        start.notes.append(checked_network(env, start.config.network))
         cluster = find_cluster(address) if start.config.rollout.num_workers != 0 else None
         with RunDirectory(start.directory or new_run_directory(start.config), continued=start.continued) as directory:
             return _run(start, directory.path, env, cluster, progress, stop)

@@ -78,6 +78,10 @@ def configs(draw: st.DrawFn) -> Config:
     size, steps = draw(st.integers(2, 1000)), draw(st.integers(1, 50))
     values |= {"ppo.mini_batch_size": size, "rollout.num_steps": size * steps, "learner.step": draw(st.sampled_from(["auto", "torch"]))}
     values |= {"rollout.num_envs": draw(st.integers(8, 100)), "rollout.num_workers": draw(st.none() | st.integers(0, 8))}
+    convolutions = draw(st.integers(1, 4))
+    values |= {f"network.{name}": draw(st.tuples(*[st.integers(1, 64)] * convolutions)) for name in ("channels", "kernels", "strides")}
+    own = draw(st.sampled_from([None, "my_networks:Net", "a.b:C"]))
+    values |= {"network.class": own, "network.options": values["network.options"] if own else {}}
     return load_config(overrides=values)
 
 
@@ -95,7 +99,9 @@ def test_dump_then_load_is_the_identity(config: Config, tmp_path_factory: pytest
 
 
 def test_the_dump_is_in_the_schemas_order_and_readable() -> None:
-    text = dump_config(load_config(learning_rate=3e-4, num_workers=None, target_kl=None, advantage_normalization="off"))
+    text = dump_config(
+        load_config(learning_rate=3e-4, hidden_sizes=[64, 64], num_workers=None, target_kl=None, advantage_normalization="off")
+    )
     lines = [line.strip() for line in text.splitlines()]
     assert [line for line in lines if line in ("env:", "rollout:", "ppo:", "network:", "fault:")] == [
         "env:",

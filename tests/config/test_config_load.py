@@ -166,7 +166,7 @@ WRONG_VALUES = [
     ("rollout.mode", "off", "rollout.mode must be sync or overlap, got 'off'"),
     ("rollout.num_workers", "off", "rollout.num_workers must be a whole number or auto, got 'off'"),
     ("normalization.observations", "maybe", "normalization.observations must be true or false, got 'maybe'"),
-    ("network.hidden_sizes", "[64, wide]", "network.hidden_sizes must be whole numbers, as in [64, 64], got"),
+    ("network.hidden_sizes", "[64, wide]", "network.hidden_sizes must be whole numbers, as in [64, 64] or auto, got"),
     ("network.hidden_sizes", "[64, 0]", "network.hidden_sizes must be at least 1, got 0"),
     ("env.id", "''", "env.id must be text that is not empty, got ''"),
     ("env.kwargs", "[1]", "env.kwargs must be a mapping of names to plain values, got"),

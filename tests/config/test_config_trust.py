@@ -65,3 +65,12 @@ def test_what_is_to_be_typed_is_quoted_for_the_shell_and_no_more_than_needed(mon
     assert trust_flags(["a:B", "x:y; rm -r ~"]) == " --trust a:B --trust 'x:y; rm -r ~'"
     monkeypatch.setenv(TRUST_VARIABLE, "a:B")
     assert trust_flags(["a:B"]) == ""
+
+
+def test_a_network_is_code_and_the_package_s_own_examples_are_not() -> None:
+    """What comes with the package is here already; what an example is told to make counts as always."""
+    assert named_code(load_config(overrides={"network.class": "mine:Net"})) == {"mine:Net": "network.class"}
+    example = "distppo.envs.examples.pixels:MujocoPixels-v0"
+    assert named_code(config_of(example, task="InvertedPendulum-v5")) == {}
+    assert named_code(config_of(example, task="theirs:Env-v0")) == {"theirs:Env-v0": "env.kwargs"}
+    assert named_code(config_of("distppo.config:Env-v0")) == {"distppo.config:Env-v0": "env.id"}

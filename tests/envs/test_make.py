@@ -89,10 +89,10 @@ def test_unbounded_and_one_sided_actions_are_in_the_spec() -> None:
         (EnvConfig("probe_envs:Point-v0", {"x": 1}), "env.kwargs.x: probe_envs:Point-v0 does not take it; it takes termination, length"),
         (EnvConfig("probe_envs:Logged-v0"), "could not be made:\n"),
         (EnvConfig("probe_envs:Logged-v0", {"path": "/no/where"}), "FileNotFoundError: [Errno 2] No such file or directory: '/no/where'"),
-        (EnvConfig("probe_envs:Unsupported-v0", {"kind": "discrete"}), "has actions Discrete(3); distppo takes continuous actions"),
-        (EnvConfig("probe_envs:Unsupported-v0", {"kind": "dict_action"}), "has actions Dict("),
-        (EnvConfig("probe_envs:Unsupported-v0", {"kind": "integer_action"}), "distppo takes continuous actions (a Box of floats)"),
-        (EnvConfig("probe_envs:Unsupported-v0", {"kind": "dict_observation"}), "FlattenObservation"),
+        (EnvConfig("probe_envs:Drawn-v0", {"action": "mapping"}), "MultiBinary: put one of these in front with a gymnasium.ActionWrapper"),
+        (EnvConfig("probe_envs:Drawn-v0", {"action": "integers"}), "whole numbers between bounds; distppo takes a Box of floats, Discrete"),
+        (EnvConfig("probe_envs:Drawn-v0", {"observation": "text"}), "leave it out with gymnasium.wrappers.FilterObservation"),
+        (EnvConfig("probe_envs:Drawn-v0", {"observation": "camera_in_mapping"}), "observations['camera'] is Box(0, 255, (16, 20), uint8)"),
     ],
 )
 def test_what_cannot_be_made_is_told_with_the_way_out(config: EnvConfig, message: str) -> None:
@@ -100,6 +100,42 @@ def test_what_cannot_be_made_is_told_with_the_way_out(config: EnvConfig, message
     with pytest.raises(UserError) as caught:
         probe_env(config)
     assert message in str(caught.value) and str(caught.value).startswith("env.")
+
+
+def test_discrete_and_nested_observations_are_flattened() -> None:
+    """A choice becomes one-hot, a mapping one vector with its keys in order."""
+    env, spec = made("probe_envs:Drawn-v0", observation="discrete_from_5")
+    assert spec.observation_shape == (3,)
+    assert np.sort(env.reset(seed=0)[0]).tolist() == [0, 0, 1]
+    # "both": 2 numbers and 2 bits, "mode": 4 choices, "x": 2 numbers.
+    assert made("probe_envs:Drawn-v0", observation="mapping")[1].observation_shape == (10,)
+
+
+@pytest.mark.parametrize(
+    ("action", "shape", "choices", "start"),
+    [
+        ("discrete", (), (3,), (0,)),
+        ("discrete_from_5", (), (3,), (5,)),
+        ("multi_discrete", (3,), (2, 5, 3), (0, 0, 0)),
+        ("matrix_of_choices", (2, 2), (2, 3, 4, 2), (0, 1, -1, 0)),
+        ("multi_binary", (4,), (2, 2, 2, 2), (0, 0, 0, 0)),
+    ],
+)
+def test_choices_are_in_the_spec(action: str, shape: tuple[int, ...], choices: tuple[int, ...], start: tuple[int, ...]) -> None:
+    """How many each action has, and what the environment calls the first."""
+    _, spec = made("probe_envs:Drawn-v0", action=action)
+    assert (spec.action_shape, spec.action_choices, spec.action_start) == (shape, choices, start)
+    assert (spec.action_size, spec.action_outputs, spec.action_low) == (len(choices), sum(choices), ())
+
+
+def test_frames_are_stacked_oldest_first() -> None:
+    """The first observation of an episode is all there is to stack at first."""
+    env, spec = make_env(EnvConfig("probe_envs:Drawn-v0", {"observation": "grey"}, frame_stack=3))
+    assert (spec.observation_shape, spec.observation_dtype) == ((3, 16, 20), "uint8")
+    first = env.reset(seed=0)[0]
+    assert first.dtype == np.uint8 and (first[0] == first[2]).all()
+    second = env.step(np.zeros(2, np.float32))[0]
+    assert (second[1] == first[2]).all() and (second[2] != first[2]).any()
 
 
 def test_a_module_that_fails_to_import_shows_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

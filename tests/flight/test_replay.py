@@ -19,7 +19,8 @@ from distppo.errors import EnvFaultError, UserError
 from distppo.flight import FlightRecorder, load_dump, replay
 from distppo.flight import recorder as recorder_module
 from distppo.models.actor_critic import ActorCritic, initial_parameters
-from distppo.types import FaultEvent, FlightRecord, Moments, PolicySnapshot, PolicySpec
+from distppo.models.architecture import policy_spec
+from distppo.types import FaultEvent, FlightRecord, Moments, PolicySnapshot
 
 TRUST = ["probe_envs:Failing-v0", "probe_envs:Slow-v0"]
 SMALL = {"rollout.num_envs": 2, "rollout.num_steps": 32, "ppo.mini_batch_size": 32, "network.hidden_sizes": [16]}
@@ -38,7 +39,7 @@ def snapshot_of(config: Config) -> PolicySnapshot:
     spec = make_env(config.env)[1]
     moments = Moments(np.zeros(()), np.zeros(spec.observation_shape), np.zeros(spec.observation_shape))
     layout = ActorCritic(spec, config.network).layout
-    return PolicySnapshot(0, initial_parameters(spec, config.network, 0), moments, PolicySpec(spec, "tanh", layout, 10.0))
+    return PolicySnapshot(0, initial_parameters(spec, config.network, 0), moments, policy_spec(config, spec, layout))
 
 
 def failed(config: Config, iterations: int = 9) -> FaultEvent:
@@ -98,6 +99,18 @@ def test_a_mujoco_environment_is_put_back_into_the_middle_of_an_episode(tmp_path
     path = dump_of(config, tmp_path, FaultEvent("env_error", "environment 1", "made up", "", record=record))
     result, lines = played(path, trust=[])
     assert not result.happened and lines[-1] == "the last 8 observations are those of the record, to the bit"
+
+
+def test_choices_are_replayed_as_the_environment_was_given_them(tmp_path: Path) -> None:
+    """Whole numbers, which an environment with a Discrete space insists on."""
+    config = load_config(overrides=SMALL | {"env.id": "CartPole-v1"})
+    collector, snapshot = collector_of(config), snapshot_of(config)
+    states = collector.receipt().states
+    actions = collector.collect(snapshot, 0).actions[:9, 1, 0].astype(np.int64)
+    record = FlightRecord(1, 0, 8, part_of(states, 1, 1), None, collector._raw[:9, 1].copy(), actions, "")
+    path = dump_of(config, tmp_path, FaultEvent("env_error", "environment 1", "made up", "", record=record))
+    result, lines = played(path)
+    assert not result.happened and lines[-1] == "the last 9 observations are those of the record, to the bit"
 
 
 @pytest.mark.parametrize(

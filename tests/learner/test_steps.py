@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import threading
 
@@ -9,14 +10,21 @@ import numpy as np
 import pytest
 import torch
 
-from distppo.algo import fused
+from distppo.algo import fused, losses
 from distppo.algo.batch import Batch, Coefficients, OptimizerVectors
 from distppo.config import LearnerConfig, NetworkConfig
+from distppo.errors import UserError
 from distppo.learner.steps import FusedStep, TorchStep, make_step
-from distppo.models.actor_critic import ActorCritic, initial_parameters
+from distppo.models.actor_critic import ActorCritic, initial_parameters, split_parameters
+from distppo.models.architecture import policy_input, resolved_network
+from distppo.models.heads import action_noise
 from distppo.types import EnvSpec
 
 ENV = EnvSpec("test", (5,), (3,), (-1.0,) * 3, (1.0,) * 3, 100)
+CHOICES = ENV._replace(action_shape=(), action_low=(), action_high=(), action_choices=(4,), action_start=(0,))
+SEVERAL_CHOICES = CHOICES._replace(action_shape=(3,), action_choices=(2, 5, 3), action_start=(0, 0, 0))
+IMAGES = CHOICES._replace(observation_shape=(12, 12, 3), observation_dtype="uint8")
+SMALL_CNN = NetworkConfig(torso="cnn", channels=(4, 6), kernels=(4, 3), strides=(2, 1), hidden_sizes=(8,))
 DEFAULT = Coefficients(
     learning_rate=1e-3,
     clip_epsilon=0.2,
@@ -29,35 +37,36 @@ DEFAULT = Coefficients(
 )
 
 
-def batch_of(network: NetworkConfig, parameters: np.ndarray, size: int, seed: int = 0) -> Batch:
+def batch_of(network: NetworkConfig, parameters: np.ndarray, size: int, seed: int = 0, env: EnvSpec = ENV) -> Batch:
     """A batch whose behaviour policy is near the parameters', so that some ratios are clipped and most are not."""
     rng = np.random.default_rng(seed)
-    observations = rng.standard_normal((size, ENV.observation_size)).astype(np.float32)
-    model = ActorCritic(ENV, network)
-    from distppo.learner.steps import split_parameters
+    shape, dtype = policy_input(env, resolved_network(env, network))
+    images = dtype == "uint8"
+    observations = rng.integers(0, 256, (size, *shape), np.uint8) if images else rng.standard_normal((size, *shape)).astype(np.float32)
+    model = ActorCritic(env, network)
 
     with torch.no_grad():
         policy, values = model.evaluate(split_parameters(torch.from_numpy(parameters), model.layout), torch.from_numpy(observations))
-        actions = policy.mean + policy.log_std.exp() * torch.from_numpy(rng.standard_normal((size, ENV.action_size)).astype(np.float32))
+        actions = policy.sample(torch.from_numpy(action_noise(env, rng, size)))
         log_probs = policy.log_prob(actions).numpy() + rng.normal(0, 0.15, size).astype(np.float32)
     returns = (values.numpy() + rng.standard_normal(size)).astype(np.float32)
     advantages = rng.standard_normal(size).astype(np.float32)
     return Batch(observations, actions.numpy(), log_probs, advantages, returns, values.numpy(), log_probs.copy())
 
 
-def run(step, network, coefficients, *, epochs=4, size=256, mini_batch_size=32):
-    parameters = initial_parameters(ENV, network, 3)
+def run(step, network, coefficients, *, epochs=4, size=256, mini_batch_size=32, env=ENV):
+    parameters = initial_parameters(env, network, 3)
     vectors = OptimizerVectors(parameters, np.zeros_like(parameters), np.zeros_like(parameters))
-    batch = batch_of(network, parameters, size)
+    batch = batch_of(network, parameters, size, env=env)
     shuffle = np.random.default_rng(1)
     stats = [step.epoch(vectors, batch, shuffle.permutation(size), mini_batch_size, coefficients) for _ in range(epochs)]
     return vectors, stats, batch.previous_log_probs
 
 
-def assert_same(network: NetworkConfig, coefficients: Coefficients, **sizes: int) -> None:
-    torch_step = TorchStep(ActorCritic(ENV, network), torch.device("cpu"), compiled=False)
-    expected, expected_stats, expected_previous = run(torch_step, network, coefficients, **sizes)
-    actual, stats, previous = run(FusedStep(network, ENV), network, coefficients, **sizes)
+def assert_same(network: NetworkConfig, coefficients: Coefficients, env: EnvSpec = ENV, **sizes: int) -> None:
+    torch_step = TorchStep(ActorCritic(env, network), torch.device("cpu"), compiled=False)
+    expected, expected_stats, expected_previous = run(torch_step, network, coefficients, env=env, **sizes)
+    actual, stats, previous = run(FusedStep(network, env), network, coefficients, env=env, **sizes)
     assert actual.gradient_steps == expected.gradient_steps > 0
     np.testing.assert_allclose(actual.parameters, expected.parameters, atol=3e-5)
     np.testing.assert_allclose(actual.first_moment, expected.first_moment, atol=3e-5)
@@ -71,6 +80,20 @@ def assert_same(network: NetworkConfig, coefficients: Coefficients, **sizes: int
 @pytest.mark.parametrize("hidden_sizes", [(), (16,), (16, 16), (24, 8, 12)])
 def test_fused_equals_torch_for_every_network(activation, shared, hidden_sizes):
     assert_same(NetworkConfig(hidden_sizes=hidden_sizes, activation=activation, shared=shared, initial_log_std=-0.3), DEFAULT)
+
+
+@pytest.mark.parametrize("env", [CHOICES, SEVERAL_CHOICES], ids=["one choice", "several choices"])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("hidden_sizes", [(), (16, 12)])
+def test_fused_equals_torch_for_choices(env, shared, hidden_sizes):
+    assert_same(NetworkConfig(hidden_sizes=hidden_sizes, shared=shared), DEFAULT._replace(entropy_coef=0.3), env)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "elu"])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("env", [ENV, SEVERAL_CHOICES], ids=["continuous", "choices"])
+def test_fused_equals_torch_with_layer_normalization(activation, shared, env):
+    assert_same(NetworkConfig(hidden_sizes=(16, 12), activation=activation, shared=shared, layer_norm=True), DEFAULT, env)
 
 
 LOSS_OPTIONS = [
@@ -121,11 +144,12 @@ def assert_thousand(network: NetworkConfig, coefficients: Coefficients) -> None:
         np.testing.assert_allclose(end.parameters, ends[1].parameters, rtol=0, atol=0.01 * way)
 
 
+@pytest.mark.parametrize("env", [ENV, SEVERAL_CHOICES], ids=["continuous", "choices"])
 @pytest.mark.parametrize("hidden_sizes", [(), (16, 8)])
-def test_a_second_thread_with_the_critic_s_tower_changes_no_bit(hidden_sizes):
-    network = NetworkConfig(hidden_sizes=hidden_sizes)
-    alone, alone_stats, _ = run(FusedStep(network, ENV), network, DEFAULT, epochs=20)
-    helped, helped_stats, _ = run(FusedStep(network, ENV, 2), network, DEFAULT, epochs=20)
+def test_a_second_thread_with_the_critic_s_tower_changes_no_bit(hidden_sizes, env):
+    network = NetworkConfig(hidden_sizes=hidden_sizes, layer_norm=env is not ENV)
+    alone, alone_stats, _ = run(FusedStep(network, env), network, DEFAULT, epochs=20, env=env)
+    helped, helped_stats, _ = run(FusedStep(network, env, 2), network, DEFAULT, epochs=20, env=env)
     for mine, its in ((alone.parameters, helped.parameters), (alone.first_moment, helped.first_moment)):
         np.testing.assert_array_equal(mine, its)
     assert alone_stats == helped_stats
@@ -144,11 +168,12 @@ def test_a_second_thread_that_comes_late_is_not_waited_for():
 
 
 @pytest.mark.parametrize(("threads", "shared"), [(2, True), (3, True), (3, False)])
-def test_threads_that_share_out_samples_change_nothing_but_rounding_and_repeat_to_the_bit(threads, shared):
-    network = NetworkConfig(hidden_sizes=(16, 8), activation="elu", shared=shared)
-    one, one_stats, _ = run(FusedStep(network, ENV), network, DEFAULT)
-    first, first_stats, _ = run(FusedStep(network, ENV, threads), network, DEFAULT)
-    again, *_ = run(FusedStep(network, ENV, threads), network, DEFAULT)
+@pytest.mark.parametrize("env", [ENV, SEVERAL_CHOICES], ids=["continuous", "choices"])
+def test_threads_that_share_out_samples_change_nothing_but_rounding_and_repeat_to_the_bit(threads, shared, env):
+    network = NetworkConfig(hidden_sizes=(16, 8), activation="elu", shared=shared, layer_norm=env is not ENV)
+    one, one_stats, _ = run(FusedStep(network, env), network, DEFAULT, env=env)
+    first, first_stats, _ = run(FusedStep(network, env, threads), network, DEFAULT, env=env)
+    again, *_ = run(FusedStep(network, env, threads), network, DEFAULT, env=env)
     np.testing.assert_allclose(first.parameters, one.parameters, atol=3e-5)
     np.testing.assert_allclose(first_stats, one_stats, rtol=2e-3, atol=2e-3)
     np.testing.assert_array_equal(first.parameters, again.parameters)
@@ -177,9 +202,6 @@ def test_adam_and_the_norm_clip_are_torch_s():
     vectors = OptimizerVectors(parameters.copy(), np.zeros_like(parameters), np.zeros_like(parameters))
     batch = batch_of(network, parameters, 32)
     model = ActorCritic(ENV, network)
-    from distppo.algo import losses
-    from distppo.learner.steps import split_parameters
-
     leaf = torch.from_numpy(parameters.copy()).requires_grad_()
     optimizer = torch.optim.Adam([leaf], lr=DEFAULT.learning_rate, eps=DEFAULT.adam_epsilon)
     for _ in range(20):
@@ -205,3 +227,19 @@ def test_auto_takes_the_kernel_on_a_cpu_and_torch_when_compilation_is_asked_for(
     assert make_step(LearnerConfig(), network, ENV).name == "fused"
     assert make_step(LearnerConfig(step="torch"), network, ENV).name == "torch"
     assert make_step(LearnerConfig(compile=True), network, ENV).name == "compiled"
+    assert make_step(LearnerConfig(), SMALL_CNN, IMAGES).name == "torch"
+
+
+def test_the_kernel_refuses_what_it_cannot_compute():
+    with pytest.raises(UserError, match=r"learner.step fused computes MLPs only, but the network is network.torso cnn; use .* auto"):
+        make_step(LearnerConfig(step="fused"), SMALL_CNN, IMAGES)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_cnn_learns_from_bytes(shared):
+    """The loss on one batch falls, and the batch stays uint8."""
+    network = dataclasses.replace(SMALL_CNN, shared=shared)
+    step = make_step(LearnerConfig(), network, IMAGES)
+    _, stats, _ = run(step, network, DEFAULT._replace(learning_rate=3e-3), epochs=20, env=IMAGES)
+    assert stats[-1].mean("value_loss") < 0.8 * stats[0].mean("value_loss")
+    assert stats[-1].mean("policy_loss") < stats[0].mean("policy_loss")

@@ -19,7 +19,10 @@ from distppo.metrics import METRICS_FILE
 HALF, WHOLE = 384, 768
 KEPT = {"run.checkpoint_every": 128, "run.keep_checkpoints": 10, "run.total_timesteps": WHOLE, "ppo.lr_schedule": "linear"}
 HOPPER = {"env.id": "Hopper-v4", "normalization.values": True, "evaluation.every": 256, "evaluation.episodes": 1}
-SETUPS = [({}, 0), (HOPPER, 0), pytest.param(HOPPER, 2, marks=pytest.mark.ray)]
+CHOICES = {"env.id": "distppo.envs.examples.docking:Docking-v0", "network.layer_norm": True}
+CNN = {"network.channels": [4], "network.kernels": [4], "network.strides": [3], "network.torso": "cnn"}
+IMAGES = CNN | {"env.id": "probe_envs:Camera-v0", "env.frame_stack": 3}
+SETUPS = [({}, 0), (HOPPER, 0), (CHOICES, 0), (IMAGES, 0), pytest.param(HOPPER, 2, marks=pytest.mark.ray)]
 MODES = ["sync", "overlap"]
 
 
@@ -49,7 +52,7 @@ def assert_continues(branch: Run, whole: Run) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("settings", "workers"), SETUPS, ids=["point", "hopper", "hopper on ray"])
+@pytest.mark.parametrize(("settings", "workers"), SETUPS, ids=["point", "hopper", "choices", "stacked images", "hopper on ray"])
 def test_three_iterations_and_three_more_are_six(
     settings: dict[str, Any],
     mode: str,

@@ -9,6 +9,7 @@ import pytest
 from runtime.running import Run
 
 from distppo.checkpoint import list_checkpoints, load_checkpoint
+from distppo.evaluation.evaluate import evaluate
 from distppo.evaluation.restore import env_spec_of
 
 TWO_ITERATIONS = {"run.total_timesteps": 256, "evaluation.every": 256, "evaluation.episodes": 2}
@@ -35,6 +36,46 @@ def test_every_supported_space_trains(kwargs: dict[str, Any], small: Callable[..
     run = small(TWO_ITERATIONS | {"env.id": "probe_envs:Shaped-v0", "env.kwargs": kwargs})
     assert [row["time/total_timesteps"] for row in run.rows] == [128, 256]
     assert env_spec_of(load_checkpoint(list_checkpoints(run.directory)[-1].path)).id == "probe_envs:Shaped-v0"
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+SMALL_CNN = {"network.channels": [4], "network.kernels": [4], "network.strides": [3]}
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "settings"),
+    [
+        pytest.param("box", "discrete", {}, id="choices"),
+        pytest.param("box", "discrete_from_5", {"learner.step": "torch"}, id="choices that do not begin with 0"),
+        pytest.param("box", "multi_discrete", {}, id="several choices"),
+        pytest.param("box", "matrix_of_choices", {"network.shared": True}, id="a matrix of choices"),
+        pytest.param("box", "multi_binary", {"network.layer_norm": True}, id="bits"),
+        pytest.param("box", "box", {"network.layer_norm": True}, id="layer normalization"),
+        pytest.param("mapping", "discrete", {}, id="a mapping as observation"),
+        pytest.param("discrete", "discrete", {}, id="a choice as observation"),
+        pytest.param("grey", "box", SMALL_CNN, id="grey images, continuous actions"),
+        pytest.param("channels_last", "discrete", SMALL_CNN, id="images, choices"),
+        pytest.param("channels_first", "multi_discrete", SMALL_CNN | {"network.shared": True}, id="images, several choices"),
+        pytest.param("grey", "discrete", SMALL_CNN | {"env.frame_stack": 3}, id="stacked images"),
+        pytest.param("grey", "discrete", {"network.torso": "mlp"}, id="images as features"),
+        pytest.param("box", "discrete", {"network.class": "own_networks:Small"}, id="a network of one's own"),
+        pytest.param("box", "box", {"network.class": "own_networks:Gaussian"}, id="std from the state"),
+        pytest.param("grey", "multi_binary", {"network.class": "own_networks:Small"}, id="a network of one's own on images"),
+    ],
+)
+def test_every_head_and_torso_acts_as_it_learns(
+    observation: str, action: str, settings: dict[str, Any], small: Callable[..., Run], recwarn: pytest.WarningsRecorder
+) -> None:
+    """Before the first gradient step every ratio is 1: one minibatch an update has no KL. `evaluate` repeats the run's own score."""
+    one_step = {"ppo.epochs": 1, "ppo.mini_batch_size": 128}
+    env = {"env.id": "probe_envs:Drawn-v0", "env.max_episode_steps": 20, "env.kwargs": {"observation": observation, "action": action}}
+    run = small(TWO_ITERATIONS | one_step | env | settings)
+    for row in run.rows:
+        assert row["train/approx_kl"] == pytest.approx(0.0, abs=1e-6) and row["train/clip_fraction"] == 0.0
+        assert row["dist/ratio_error"] < 1e-4
+        assert row["dist/obs_count"] == row["time/total_timesteps"]
+    again = evaluate(run.directory, episodes=2, seed=run.summary["seed"])
+    assert again.return_mean == run.rows[-1]["eval/mean_reward"]
     assert [str(warning.message) for warning in recwarn] == []
 
 

@@ -1,0 +1,88 @@
+"""From an environment's spaces to its spec, or to the reason why it cannot be trained in and the way out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from distppo.errors import UserError
+from distppo.types import EnvSpec
+
+FLAT_LEAVES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
+
+
+def spec_of(env_id: str, env: gym.Env[Any, Any], max_episode_steps: int | None) -> EnvSpec:
+    """Returns the spec of an environment with Box observations.
+
+    Raises:
+        UserError: its actions are neither a Box of floats nor choices.
+    """
+    observations, actions = env.observation_space, env.action_space
+    assert isinstance(observations, spaces.Box)
+    low, high, choices, start = _action_numbers(env_id, actions)
+    return EnvSpec(
+        id=env_id,
+        observation_shape=tuple(observations.shape),
+        action_shape=tuple(actions.shape or ()),
+        action_low=low,
+        action_high=high,
+        max_episode_steps=max_episode_steps,
+        observation_dtype=str(observations.dtype),
+        action_choices=choices,
+        action_start=start,
+    )
+
+
+def require_flat_leaves(env_id: str, space: spaces.Space[Any], name: str = "") -> None:
+    """Raises UserError unless `FlattenObservation` makes a vector of the space in which nothing is lost: no images, no variable length."""
+    if isinstance(space, spaces.Dict | spaces.Tuple):
+        parts = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+        for key, part in parts:
+            require_flat_leaves(env_id, part, f"{name}[{key!r}]")
+    elif not isinstance(space, FLAT_LEAVES):
+        raise UserError(
+            f"env.id {env_id!r} has observations{name} {space}; distppo takes Box, Discrete, MultiDiscrete and MultiBinary, and flattens "
+            "Dict and Tuple of those: leave it out with gymnasium.wrappers.FilterObservation, or turn it into a Box with "
+            "gymnasium.wrappers.TransformObservation"
+        )
+    elif isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) > 1:
+        raise UserError(
+            f"env.id {env_id!r} has images among its observations: observations{name} is {space}. Flattened they would be no images any "
+            "more: keep them alone with a gymnasium.ObservationWrapper that returns this one, or leave them out with "
+            "gymnasium.wrappers.FilterObservation"
+        )
+
+
+def _action_numbers(
+    env_id: str, actions: spaces.Space[Any]
+) -> tuple[tuple[float, ...], tuple[float, ...], tuple[int, ...], tuple[int, ...]]:
+    """Returns (low, high, choices, start) as in `EnvSpec`."""
+    if isinstance(actions, spaces.Box) and np.issubdtype(actions.dtype, np.floating):
+        return _float32_bounds(actions.low, np.inf), _float32_bounds(actions.high, -np.inf), (), ()
+    if isinstance(actions, spaces.Discrete):
+        return (), (), (int(actions.n),), (int(actions.start),)
+    if isinstance(actions, spaces.MultiDiscrete):
+        return (), (), tuple(actions.nvec.reshape(-1).tolist()), tuple(actions.start.reshape(-1).tolist())
+    if isinstance(actions, spaces.MultiBinary):
+        size = int(np.prod(actions.shape))
+        return (), (), (2,) * size, (0,) * size
+    if isinstance(actions, spaces.Box):
+        raise UserError(
+            f"env.id {env_id!r} has actions {actions}: whole numbers between bounds; distppo takes a Box of floats, Discrete, "
+            "MultiDiscrete or MultiBinary. Declare them as MultiDiscrete, with a gymnasium.ActionWrapper if the environment is not yours"
+        )
+    raise UserError(
+        f"env.id {env_id!r} has actions {actions}; distppo takes a Box of floats, Discrete, MultiDiscrete or MultiBinary: "
+        "put one of these in front with a gymnasium.ActionWrapper"
+    )
+
+
+def _float32_bounds(bounds: np.ndarray, inwards: float) -> tuple[float, ...]:
+    """Returns the bounds as float32 numbers, which actions are, rounded towards the inside: 0.4 in float32 is above 0.4 in float64."""
+    exact = bounds.reshape(-1).astype(np.float64)
+    rounded = exact.astype(np.float32)
+    outside = (rounded < exact) if inwards > 0 else (rounded > exact)
+    return tuple(float(x) for x in np.where(outside, np.nextafter(rounded, np.float32(inwards)), rounded))
