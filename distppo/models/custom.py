@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from distppo.config.schema import NetworkConfig
 from distppo.errors import UserError, failure_text
 from distppo.models.distributions import ActionDistribution
 from distppo.models.layout import slots_of
+from distppo.plugins import import_named
 from distppo.types import EnvSpec
 
 
@@ -130,12 +130,7 @@ def load_class(network: NetworkConfig) -> type[ActorCriticModule]:
     assert network.class_ is not None
     module_name, _, name = network.class_.partition(":")
     where = f"network.class {network.class_!r}"
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise UserError(f"{where}: {error}; is it installed, or its folder on PYTHONPATH?") from error
-    except Exception as error:
-        raise UserError(f"{where}: importing {module_name!r} failed:\n{failure_text(error)}") from error
+    module = import_named(module_name, where)
     found = getattr(module, name, None)
     if found is None:
         classes = [key for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, ActorCriticModule)]
