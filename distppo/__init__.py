@@ -11,8 +11,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from distppo.callbacks import Callback, TrainingRun
     from distppo.config import Config, load_config
+    from distppo.config.trust import UntrustedCodeError
+    from distppo.errors import CheckpointError, ConfigError, ExportError, ResourceError, UserError
     from distppo.evaluation.evaluate import evaluate
+    from distppo.evaluation.export import export_policy
     from distppo.evaluation.policy import load_policy
     from distppo.models.custom import ActorCriticModule
     from distppo.models.distributions import Categorical, DiagonalGaussian
@@ -21,11 +25,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "ActorCriticModule",
+    "Callback",
     "Categorical",
+    "CheckpointError",
     "Config",
+    "ConfigError",
     "DiagonalGaussian",
+    "ExportError",
+    "ResourceError",
+    "TrainingRun",
+    "UntrustedCodeError",
+    "UserError",
     "__version__",
     "evaluate",
+    "export_policy",
     "load_config",
     "load_policy",
     "train",
@@ -33,10 +46,19 @@ __all__ = [
 
 _HOMES = {
     "ActorCriticModule": "distppo.models.custom",
+    "Callback": "distppo.callbacks",
     "Categorical": "distppo.models.distributions",
+    "CheckpointError": "distppo.errors",
     "Config": "distppo.config",
+    "ConfigError": "distppo.errors",
     "DiagonalGaussian": "distppo.models.distributions",
+    "ExportError": "distppo.errors",
+    "ResourceError": "distppo.errors",
+    "TrainingRun": "distppo.callbacks",
+    "UntrustedCodeError": "distppo.config.trust",
+    "UserError": "distppo.errors",
     "evaluate": "distppo.evaluation.evaluate",
+    "export_policy": "distppo.evaluation.export",
     "load_config": "distppo.config",
     "load_policy": "distppo.evaluation.policy",
     "train": "distppo.runtime.train",

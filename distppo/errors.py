@@ -1,4 +1,4 @@
-"""The errors a user can cause, as opposed to defects of ours, and what to say when their code raises one."""
+"""The errors a user can cause, as opposed to defects of ours, and how one in a user's own code is shown."""
 
 from __future__ import annotations
 
@@ -39,9 +39,13 @@ class EnvFaultError(UserError):
         self.fault = fault
 
 
+class ExportError(UserError):
+    """A policy cannot be exported as asked, or what was written does not act as the policy does."""
+
+
 def failure_text(error: BaseException) -> str:
-    """Returns the end of the traceback of a user's own code, indented: the last frames below the one that caught it, and the exception."""
-    frames = traceback.extract_tb(error.__traceback__)
+    """Returns the end of the traceback, where the reason is, indented: the last frames below the one that caught it, and the exception."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<frozen importlib")]
     shown = traceback.format_list(frames[1:][-FRAMES:] or frames)
     lines = "".join([*shown, *traceback.format_exception_only(error)]).splitlines()
     return "\n".join(f"  {line}" for line in lines)

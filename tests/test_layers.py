@@ -15,12 +15,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "distppo"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-BASE = frozenset({"types", "errors", "files", "strict_json", "config"})
+BASE = frozenset({"types", "errors", "files", "strict_json", "config", "plugins", "callbacks"})
 LAYERS = (
     BASE,
     frozenset({"algo"}),
     frozenset({"models"}),
-    frozenset({"envs", "collector", "learner", "checkpoint", "metrics", "console"}),
+    frozenset({"envs", "collector", "learner", "checkpoint", "metrics", "console", "export"}),
     frozenset({"evaluation", "report"}),
     frozenset({"flight"}),
     frozenset({"runtime"}),

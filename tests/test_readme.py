@@ -65,6 +65,11 @@ def test_an_evaluate_command_evaluates(project, command):
         assert "mean" in output
 
 
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("export ")])
+def test_an_export_command_exports(project, command):
+    assert "over 1,000 observations: 0.0e+00" in run(command)
+
+
 def test_the_mistakes_shown_are_answered_as_shown(capsys):
     (block,) = [text for _, text in BLOCKS if "clip_epsilom" in text]
     command, _, expected = block.partition("\n")

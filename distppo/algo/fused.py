@@ -140,8 +140,7 @@ def _pieces(layout: tuple[ParameterSlot, ...], towers: int) -> np.ndarray:
 
 def cache_folder() -> str:
     """Returns where numba keeps the compiled kernels."""
-    folder: str = _epoch.stats.cache_path
-    return folder
+    return str(_epoch.stats.cache_path)
 
 
 def fused_epoch(

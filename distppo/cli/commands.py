@@ -26,7 +26,9 @@ COMMANDS = (
     Command("train", "Train a policy, or go on with a run.", "distppo.cli.train"),
     Command("evaluate", "Play a trained policy and report its returns.", "distppo.cli.evaluate"),
     Command("replay", "Step an environment to a fault that a run has recorded.", "distppo.cli.replay"),
+    Command("export", "Write a trained policy as one file to deploy: ONNX, numpy or torch.", "distppo.cli.export"),
     Command("config", "Show or check the settings.", "distppo.cli.config"),
+    Command("env", "Examine an environment.", "distppo.cli.env"),
 )
 
 

@@ -89,7 +89,7 @@ def as_table(result: EvaluationResult) -> str:
 def _parser(program: str) -> Parser:
     parser = Parser(program, "CHECKPOINT [FLAGS]", "Plays a trained policy with its normalizer frozen and reports its returns.")
     parser.add_argument(
-        "checkpoint", metavar="CHECKPOINT", help="a checkpoint, a run directory (its best, else its last) or latest, the newest run"
+        "checkpoint", metavar="CHECKPOINT", help="a checkpoint, a run directory (its best, else its last), latest, or an exported file"
     )
     add_trust_flag(parser.add_argument_group("trust", "What --env names is trusted without it."))
     group = parser.add_argument_group("episodes")

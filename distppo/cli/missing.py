@@ -10,6 +10,8 @@ _PACKAGES = {
     "mujoco": "gymnasium[mujoco]",
     "numba": "numba",
     "numpy": "numpy",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
     "ray": "ray[default,tune]",
     "rich": "rich",
     "safetensors": "safetensors",

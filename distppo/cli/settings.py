@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from distppo.config.coerce import PlainText
@@ -14,6 +16,7 @@ from distppo.config.schema import Config
 from distppo.config.sources import from_texts
 from distppo.config.suggest import shortened
 from distppo.config.trust import TRUST_VARIABLE
+from distppo.plugins import extend_search_path
 
 
 class Flag(NamedTuple):
@@ -49,8 +52,8 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
 """By the heading under which `--help` shows them."""
 
 
-def add_setting_flags(parser: argparse.ArgumentParser) -> None:
-    """Adds --config, --set and the named flags. Everything is taken as text and read later, so that all mistakes show together."""
+def add_file_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds --config and --set."""
     group = parser.add_argument_group(
         "settings", "Defaults < --config, left to right < named flags < --set. docs/configuration.md lists all."
     )
@@ -58,6 +61,11 @@ def add_setting_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="any setting by its key, as in ppo.clip_epsilon=0.1"
     )
+
+
+def add_setting_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds --config, --set and the named flags. Everything is taken as text and read later, so that all mistakes show together."""
+    add_file_flags(parser)
     for title, flags in FLAGS.items():
         group = parser.add_argument_group(title)
         for flag in flags:
@@ -77,7 +85,7 @@ def add_trust_flag(parser: argparse._ActionsContainer) -> None:
 
 
 def read_setting_flags(arguments: argparse.Namespace, *, check: bool = True) -> tuple[Config, Overrides]:
-    """Returns the Config that the flags describe, and what they set explicitly.
+    """Returns the Config that the flags describe, and what they set explicitly. Modules they name are looked for beside the files, too.
 
     Args:
         arguments: parsed with `add_setting_flags`.
@@ -91,8 +99,14 @@ def read_setting_flags(arguments: argparse.Namespace, *, check: bool = True) -> 
         text = getattr(arguments, flag.destination)
         if text is not None:
             named.append(Assignment(flag.key, PlainText(text), f"{flag.name} {shortened(text)}"))
+    extend_path_to_files(arguments.config)
     last, problems = from_texts(arguments.set, prefix="--set ")
     return load_layers(arguments.config, [*named, *last], problems=problems, check=check)
+
+
+def extend_path_to_files(files: Iterable[str]) -> None:
+    """Has modules that the settings name looked for beside the files that name them."""
+    extend_search_path(Path(file).parent for file in files)
 
 
 def _placeholder(field: Field) -> str:

@@ -47,7 +47,9 @@ def closing_lines(result: TrainResult, program: str) -> list[str]:
         facts.append(f"episode return {before:,.1f} -> {after:,.1f}")
     if summary.get("env_steps_per_second"):
         facts.append(f"{summary['env_steps_per_second']:,.0f} env steps/s")
-    lines = [f"{'interrupted' if result.signal else 'finished'}: {', '.join(facts)}", f"run directory:   {directory}"]
+    reason = summary.get("stop_reason")
+    ended = "interrupted" if result.signal else "stopped" if reason else "finished"
+    lines = [f"{ended}: {', '.join(facts)}", *([f"because {reason}"] if reason else []), f"run directory:   {directory}"]
     if summary.get("best_checkpoint"):
         lines.append(f"best checkpoint: {summary['best_checkpoint']}")
     if result.signal:

@@ -15,6 +15,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from distppo.config.fields import Field, kind_in_words, limits_in_words
+from distppo.config.schema import Plugin
 from distppo.config.suggest import did_you_mean, quoted
 
 _TRUE = {"true", "yes", "on"}
@@ -22,6 +23,7 @@ _FALSE = {"false", "no", "off"}
 _NONE = {"", "none", "null", "~"}
 _INTEGER = re.compile(r"[-+]?[0-9][0-9_]*")
 _REAL = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(e[-+]?[0-9]+)?", re.IGNORECASE)
+_TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _DEEPEST = 20
 
 
@@ -163,6 +165,34 @@ def _mapping(raw: Any) -> dict[str, Any]:
     return {str(name): _plain_value(value, depth=1) for name, value in raw.items()}
 
 
+def _plugins(raw: Any) -> tuple[Plugin, ...]:
+    if raw is None or raw is False or (isinstance(raw, PlainText) and raw.strip().lower() in _NONE | {"off"}):
+        return ()
+    if isinstance(raw, str | Mapping | Plugin):
+        raw = (raw,)
+    if not isinstance(raw, list | tuple):
+        raise _Mismatch
+    return tuple(_plugin(item) for item in raw)
+
+
+def _plugin(raw: Any) -> Plugin:
+    entry = raw.plain() if isinstance(raw, Plugin) else raw
+    if isinstance(entry, str):
+        entry = {"class": entry}
+    if not isinstance(entry, Mapping):
+        raise _Mismatch
+    if "class" not in entry:
+        names = [name for name in entry if isinstance(name, str)]
+        near = next((name for name in names if did_you_mean(name, ["class"])), None)
+        raise _Mismatch(f"entries with a class, as in {{class: module:Class}}{f' - is {near} meant to be class?' if near else ''}")
+    target = entry["class"]
+    if not (isinstance(target, str) and _TARGET.fullmatch(target.strip())):
+        raise _Mismatch(f"entries whose class is module:Class, which {quoted(target)} is not")
+    if isinstance(entry.get("kwargs"), Mapping):
+        raise _Mismatch(f"entries with their arguments beside the class, as in {{class: {target}, name: value}}, not under kwargs")
+    return Plugin(str(target.strip()), _mapping({name: value for name, value in entry.items() if name != "class"}))
+
+
 def _plain_value(raw: Any, *, depth: int) -> Any:
     if depth > _DEEPEST:
         raise _Mismatch(f"nested at most {_DEEPEST} deep")
@@ -205,6 +235,7 @@ _READERS: dict[type, Callable[[Any], Any]] = {
     str: _text,
     tuple: _whole_numbers,
     dict: _mapping,
+    Plugin: _plugins,
 }
 
 

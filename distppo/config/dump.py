@@ -11,7 +11,7 @@ from distppo.config.coerce import PlainText, coerce_entry
 from distppo.config.fields import FIELDS, SECTIONS, Field
 from distppo.config.load import flattened
 from distppo.config.overrides import Overrides
-from distppo.config.schema import Config
+from distppo.config.schema import Config, Plugin
 from distppo.config.suggest import printable
 
 _SAFE_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*(:[A-Za-z0-9_./-]+)*")
@@ -44,7 +44,11 @@ def explain_config(config: Config, overrides: Overrides, *, base: str = "default
 
 def format_value(field: Field, value: Any) -> str:
     """Returns the value as YAML on one line."""
-    return field.none if value is None and field.optional else _flow(list(value) if isinstance(value, tuple) else value)
+    if value is None and field.optional:
+        return field.none
+    if field.kind is Plugin:
+        return _flow([plugin.plain() for plugin in value])
+    return _flow(list(value) if isinstance(value, tuple) else value)
 
 
 def _lines(config: Config) -> list[tuple[str, str]]:

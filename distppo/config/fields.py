@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from distppo.config.schema import Config
+from distppo.config.schema import Config, Plugin
 from distppo.config.suggest import closest, shortened
 
 _KIND_WORDS = {
@@ -19,6 +19,7 @@ _KIND_WORDS = {
     str: "text",
     tuple: "whole numbers, as in [64, 64]",
     dict: "a mapping of names to plain values",
+    Plugin: "a list of module:Class, or {class: module:Class} with its arguments",
 }
 
 SHORT_NAMES: Mapping[str, str] = MappingProxyType({"env": "env.id", "run_dir": "run.directory"})
@@ -30,7 +31,7 @@ class Field(NamedTuple):
 
     Attributes:
         key: section.name.
-        kind: int, float, bool, str, tuple (of whole numbers) or dict (of plain values).
+        kind: int, float, bool, str, tuple (of whole numbers), dict (of plain values) or Plugin (a tuple of them).
         optional: None is allowed, and written as `none`.
         default: value when nothing sets it.
         doc: meaning and unit.
@@ -80,7 +81,8 @@ def _declared_fields() -> dict[str, Field]:
             hint = members[0] if optional else hints[declared.name]
             default = getattr(declaration(), declared.name)
             key = f"{section}.{declared.name.removesuffix('_')}"
-            found[key] = Field(key, typing.get_origin(hint) or hint, optional, default, **declared.metadata)
+            kind = Plugin if hint == tuple[Plugin, ...] else typing.get_origin(hint) or hint
+            found[key] = Field(key, kind, optional, default, **declared.metadata)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from distppo.config.dump import format_value
 from distppo.config.fields import FIELDS, SECTIONS, Field, kind_in_words, limits_in_words
+from distppo.config.schema import Plugin
 
 INTRODUCTION = """\
 # Configuration
@@ -54,6 +55,7 @@ Values are read by the type of their setting, in YAML and on the command line al
 | text | with or without quotes |
 | whole numbers | `[64, 64]`, or `64,64` on the command line |
 | mapping | YAML; values are text, numbers, booleans, null, lists and mappings |
+| list of plug-ins | `module:Class` each, or `{class: module:Class, name: value}` with arguments; one alone needs no list |
 | a setting that may be off | `off`, `none`, `null` or nothing, where the default or range says `off` |
 | a setting that may be auto | `auto`, `none`, `null` or nothing, where the default or range says `auto` |
 
@@ -107,7 +109,7 @@ def _row(field: Field) -> str:
 def _range(field: Field) -> str:
     if field.choices:
         return ", ".join(f"`{choice}`" for choice in (*field.choices, *([field.none] if field.optional else [])))
-    kind = "whole numbers" if field.kind is tuple else "a mapping" if field.kind is dict else kind_in_words(field)
+    kind = {tuple: "whole numbers", dict: "a mapping", Plugin: "a list of plug-ins"}.get(field.kind) or kind_in_words(field)
     limits = limits_in_words(field)
     if field.optional:
         kind = kind.removesuffix(f" or {field.none}")

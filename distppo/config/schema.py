@@ -7,8 +7,26 @@ command line's help and `docs/configuration.md` are all read from here, so they 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A class or function of the user's, by name, and what it is called with. In YAML: `module:Name`, or `{class: module:Name, scale: 2}`.
+
+    Attributes:
+        target: `module:Name`.
+        kwargs: keyword arguments, plain values.
+    """
+
+    target: str
+    kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def plain(self) -> str | dict[str, Any]:
+        """Returns it as it is written in YAML."""
+        return {"class": self.target, **self.kwargs} if self.kwargs else self.target
 
 
 def setting(
@@ -53,11 +71,19 @@ def setting(
 class EnvConfig:
     """Which environment is trained, and how it is made."""
 
-    id: str = setting("HalfCheetah-v4", "Gymnasium environment id; module:Env-v0 imports the module first.")
+    id: str = setting(
+        "HalfCheetah-v4",
+        "Gymnasium environment id; module:Env-v0 imports the module first; module:Name is a class or function that returns an environment.",
+    )
     kwargs: dict[str, Any] = setting(  # noqa: RUF009 - it returns a dataclasses.field
         {},
         "Keyword arguments for gymnasium.make: plain text, numbers, true, false, null, lists and mappings.",
         extremes="A mapping replaces the whole of an earlier one; --set env.kwargs.name=value sets one entry.",
+    )
+    wrappers: tuple[Plugin, ...] = setting(
+        (),
+        "Wrappers around the environment, the first innermost: module:Wrapper each, or {class: module:Wrapper} with arguments beside it.",
+        extremes="Each adds its own time to every step.",
     )
     frame_stack: int = setting(
         1,
@@ -74,7 +100,7 @@ class EnvConfig:
     check: bool = setting(
         False,
         "Examine the environment before anything starts: spaces, types, bounds, finite numbers, seeding. A problem ends the run.",
-        extremes="On: a few episodes before the start. Off: only spaces, shapes, and that numbers are finite.",
+        extremes="On: a few episodes before the start. Off: the first step of each environment is checked, and that numbers are finite.",
     )
 
 
@@ -353,6 +379,10 @@ class RunConfig:
         3, "Periodic checkpoints kept, newest first; the best is kept besides.", extremes="Many: disk space only.", at_least=2
     )
     directory: str | None = setting(None, "Run directory; off names one runs/<env>-seed<seed>-<time>.")
+    callbacks: tuple[Plugin, ...] = setting(
+        (),
+        "Callbacks in the driver, called in this order: each module:Class, or {class: module:Class} with its arguments beside it.",
+    )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 from distppo.config.coerce import PlainText
 from distppo.config.fields import FIELDS, SHORT_NAMES, find_field, keys_named
 from distppo.config.overrides import Assignment, Problem
+from distppo.config.schema import Plugin
 from distppo.config.suggest import did_you_mean, quoted, shortened
 from distppo.config.yaml_reader import read_value
 
@@ -31,7 +32,7 @@ def from_texts(texts: Iterable[str], prefix: str = "") -> Found:
             continue
         found = find_field(key)
         try:
-            raw = read_value(value) if found and found[0].kind is dict else PlainText(value)
+            raw = read_value(value) if found and found[0].kind in (dict, Plugin) else PlainText(value)
             assignments.append(Assignment(key, raw, place))
         except ValueError as error:
             problems.append(Problem(place, f"{key} {error}", found[0].key if found else None))

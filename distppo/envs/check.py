@@ -13,9 +13,8 @@ from gymnasium.utils.env_checker import check_env as gymnasium_check
 
 from distppo.config.schema import EnvConfig
 from distppo.envs.contract import Finding, reset_findings, step_findings
-from distppo.envs.failure import failure_text
 from distppo.envs.make import make_env
-from distppo.errors import UserError
+from distppo.errors import UserError, failure_text
 from distppo.types import EnvSpec
 
 EPISODES = 3

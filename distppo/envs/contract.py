@@ -1,4 +1,4 @@
-"""What `reset` and `step` must return, as findings about one result, for `env.check`."""
+"""What `reset` and `step` must return, as findings about one result: used at the first step of training and by `env.check`."""
 
 from __future__ import annotations
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from distppo.envs.capture import CaptureError, EnvCapturer
+from distppo.envs.contract import Finding, reset_findings, step_findings
 from distppo.errors import UserError, failure_text
 from distppo.types import EnvStates, EpisodeStats
 
@@ -84,7 +86,7 @@ class VectorStepper:
         self.gamma = gamma
         self.action_shape = self.envs[0].action_space.shape or ()
         self._capturers = [EnvCapturer(env) for env in self.envs]
-        self._steps: list[Callable[..., Any]] = [env.step for env in self.envs]
+        self._steps: list[Callable[..., Any]] = [functools.partial(self._first_step, n) for n in range(len(self.envs))]
         self._lengths = [0] * len(self.envs)
         self._returns = [0.0] * len(self.envs)
         self._discounted = [0.0] * len(self.envs)
@@ -100,7 +102,7 @@ class VectorStepper:
             out: [N, *S] float64, first observations.
 
         Raises:
-            UserError: an environment raised, or its observation has another shape than its space says.
+            UserError: an environment raised, or what it returned is not what its observation_space says.
         """
         for n, seed in zip(range(len(self)), seeds, strict=True):
             self.reset_one(n, seed, out)
@@ -108,15 +110,11 @@ class VectorStepper:
     def reset_one(self, n: int, seed: int, out: np.ndarray) -> None:
         """Starts a new episode in environment n; `out[n]` takes its first observation. Raises as `reset`."""
         try:
-            observation, _ = self.envs[n].reset(seed=seed)
+            result = self.envs[n].reset(seed=seed)
         except Exception as error:
             raise self._failed(n, error) from error
-        if np.shape(observation) != out.shape[1:]:
-            raise UserError(
-                f"{self._name(n)}: reset() gave an observation of shape {np.shape(observation)}, "
-                f"but its observation_space has shape {out.shape[1:]}"
-            )
-        out[n] = observation
+        self._require_none(n, reset_findings(result, self.envs[n].observation_space))
+        out[n] = result[0]
         self._forget_episode(n)
 
     def step(
@@ -142,6 +140,9 @@ class VectorStepper:
 
         Returns:
             The episodes that ended, in order of n. One whose environment then raised is among them; see `broken`.
+
+        Raises:
+            UserError: an environment's first step shows that it breaks Gymnasium's interface.
         """
         ended: list[EpisodeEnd] = []
         gamma, limit, lengths, discounted, returns = self.gamma, self.max_episode_steps, self._lengths, self._discounted, self._returns
@@ -175,7 +176,8 @@ class VectorStepper:
         assert len(other) == 1 and other.first_env == self.first_env + n, "another environment"
         self.broken.pop(n, None)
         self.envs[n].close()
-        self.envs[n], self._steps[n], self._capturers[n] = other.envs[0], other._steps[0], other._capturers[0]
+        self.envs[n], self._capturers[n] = other.envs[0], other._capturers[0]
+        self._steps[n] = functools.partial(self._first_step, n)
         self._lengths[n], self._returns[n], self._discounted[n] = other._lengths[0], other._returns[0], other._discounted[0]
 
     def states(self, observations: np.ndarray) -> EnvStates:
@@ -226,6 +228,20 @@ class VectorStepper:
         """Closes every environment."""
         for env in self.envs:
             env.close()
+
+    def _first_step(self, n: int, action: np.ndarray) -> Any:
+        """Takes environment n's first step and looks at what it returns; the steps that follow go to the environment directly."""
+        env = self.envs[n]
+        self._steps[n] = env.step
+        result = env.step(action)
+        self._require_none(n, step_findings(result, env.observation_space))
+        return result
+
+    def _require_none(self, n: int, findings: Iterable[Finding]) -> None:
+        """Raises UserError for the first finding that training cannot live with."""
+        for finding in findings:
+            if finding.stops:
+                raise UserError(f"{self._name(n)}: {finding.what}. Fix: {finding.fix} (env.check: true examines more)")
 
     def _end_episode(self, n: int, t: int, observation: np.ndarray, terminated: bool) -> EpisodeEnd:
         stats = EpisodeStats(self.first_env + n, t, self._returns[n], self._lengths[n], terminated)

@@ -11,7 +11,7 @@ import gymnasium as gym
 
 from distppo.algo.seeding import Purpose, env_seed, stream
 from distppo.errors import UserError, failure_text
-from distppo.evaluation.policy import Policy
+from distppo.evaluation.policy import ActingPolicy
 from distppo.types import EnvSpec
 
 ENDLESS = 1_000_000
@@ -36,7 +36,7 @@ class EpisodeResult(NamedTuple):
 
 
 def play_episodes(
-    env: gym.Env[Any, Any], spec: EnvSpec, policy: Policy, episodes: Sequence[int], *, seed: int, deterministic: bool
+    env: gym.Env[Any, Any], spec: EnvSpec, policy: ActingPolicy, episodes: Sequence[int], *, seed: int, deterministic: bool
 ) -> list[EpisodeResult]:
     """Returns the results of the given episodes, which depend on (policy, seed, episode) alone: not on which process plays them.
 
@@ -55,7 +55,7 @@ def play_episodes(
     return [_play(env, spec, policy, episode, seed, deterministic) for episode in episodes]
 
 
-def _play(env: gym.Env[Any, Any], spec: EnvSpec, policy: Policy, episode: int, seed: int, deterministic: bool) -> EpisodeResult:
+def _play(env: gym.Env[Any, Any], spec: EnvSpec, policy: ActingPolicy, episode: int, seed: int, deterministic: bool) -> EpisodeResult:
     reset_seed = env_seed(seed, Purpose.EVALUATION_RESET, episode)
     rng = None if deterministic else stream(seed, Purpose.EVALUATION_NOISE, episode)
     act = functools.partial(policy.act, deterministic=deterministic, rng=rng)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
+from distppo.export.formats import Runner, is_exported, read_exported
 from distppo.models.acting import actor_factory
 from distppo.models.architecture import policy_input
 from distppo.models.heads import action_noise, environment_actions
 from distppo.models.numpy_policy import ObservationNormalizer
 from distppo.types import PolicySnapshot
+
+
+class ActingPolicy(Protocol):
+    """What `load_policy` returns: a policy from a checkpoint, or from an exported file."""
+
+    def act(self, observation: np.ndarray, *, deterministic: bool = True, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Returns the action for one raw observation [*S], or one each for a batch [n, *S]."""
 
 
 class Policy:
@@ -75,16 +84,49 @@ class Policy:
         return chosen
 
 
-def load_policy(path: str | Path, *, trust: Sequence[str] = ()) -> Policy:
-    """Returns the policy of a checkpoint, or of a run's best (else last) checkpoint. Needs no Ray, and torch only for a CNN
-    or a network of the user's own.
+class ExportedPolicy:
+    """A policy from an exported file: deterministic.
 
     Args:
-        path: a checkpoint directory, a run directory, or `latest`.
+        runner: what runs the file.
+
+    Attributes:
+        origin: where the policy comes from: env (its settings), env_spec, env_steps, checkpoint.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+        self.origin: dict[str, Any] = runner.origin
+
+    def act(self, observation: np.ndarray, *, deterministic: bool = True, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Returns the action for one observation, or one each for a batch.
+
+        Args:
+            observation: [*S] or [n, *S], raw as the environment gives it.
+            deterministic: must be True.
+            rng: not used.
+
+        Raises:
+            ValueError: the observation's shape does not fit, or a sampled action is asked for.
+        """
+        if not deterministic:
+            raise ValueError("an exported policy is deterministic; to sample actions load the checkpoint it was exported from")
+        return self._runner.act(observation)
+
+
+def load_policy(path: str | os.PathLike[str], *, trust: Sequence[str] = ()) -> Policy | ExportedPolicy:
+    """Returns the policy of a checkpoint, of a run's best (else last) checkpoint, or of an exported file.
+
+    It needs no Ray, and torch only for a CNN, a network of the user's own and a .pt2 file. `policy.act(observation)` takes a raw
+    observation [*S] or a batch [n, *S] and returns the environment's action(s), [*action shape] or [n, *action shape].
+
+    Args:
+        path: a checkpoint directory, a run directory, `latest`, or a file that `export` has written (.npz, .onnx, .pt2).
         trust: `module:Name`s of a network that may be loaded although the checkpoint names them. The environment's code is never loaded.
 
     Raises:
-        CheckpointError: there is no valid checkpoint.
+        CheckpointError: there is no valid checkpoint, or the file is damaged.
+        ExportError: the package that runs an ONNX file is not installed.
         UntrustedCodeError: its network is code that `trust` does not name.
 
     Example:
@@ -94,6 +136,8 @@ def load_policy(path: str | Path, *, trust: Sequence[str] = ()) -> Policy:
     from distppo.config.trust import require_named
     from distppo.evaluation.restore import config_of, snapshot_of
 
+    if is_exported(path):
+        return ExportedPolicy(read_exported(path))
     checkpoint = load_resolved(str(path), prefer="best")
     require_named(config_of(checkpoint), trust, source=checkpoint.path, sections=("network",))
     return Policy(snapshot_of(checkpoint))

@@ -26,15 +26,20 @@ _MOST_NUMBERS = 1 << 30
 def checkpoint_state(
     config: Config, env: EnvSpec, learner: Mapping[str, Any], progress: Mapping[str, Any], boundary: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns the JSON-like state of a checkpoint; missing action bounds are stored as null."""
-    bounds = {name: [x if math.isfinite(x) else None for x in getattr(env, name)] for name in ("action_low", "action_high")}
+    """Returns the JSON-like state of a checkpoint."""
     return {
         "config": config_to_dict(config),
-        "env_spec": {**env._asdict(), **bounds},
+        "env_spec": env_spec_fields(env),
         "learner": dict(learner),
         "progress": dict(progress),
         "boundary": dict(boundary),
     }
+
+
+def env_spec_fields(env: EnvSpec) -> dict[str, Any]:
+    """Returns the spec as JSON values; missing action bounds are null."""
+    bounds = {name: [x if math.isfinite(x) else None for x in getattr(env, name)] for name in ("action_low", "action_high")}
+    return {**env._asdict(), **bounds}
 
 
 def config_of(checkpoint: Checkpoint) -> Config:
@@ -44,7 +49,15 @@ def config_of(checkpoint: Checkpoint) -> Config:
 
 def env_spec_of(checkpoint: Checkpoint) -> EnvSpec:
     """Returns the spec of the environment the policy was trained in."""
-    fields = _section(checkpoint, "env_spec")
+    return env_spec_from(_section(checkpoint, "env_spec"), f"{checkpoint.path}/state.json")
+
+
+def env_spec_from(fields: Mapping[str, Any], place: str) -> EnvSpec:
+    """Returns the spec that `env_spec_fields` took apart; `place` is for the message.
+
+    Raises:
+        CheckpointError: something is missing or of another kind.
+    """
     try:
         spec = EnvSpec(
             id=_text(fields["id"]),
@@ -61,7 +74,7 @@ def env_spec_of(checkpoint: Checkpoint) -> EnvSpec:
         _require_whole_actions(spec)
         return spec
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint.path}/state.json: env_spec is not as distppo writes it ({error})") from error
+        raise CheckpointError(f"{place}: env_spec is not as distppo writes it ({error})") from error
 
 
 def learner_state_of(checkpoint: Checkpoint) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from distppo.config.schema import NetworkConfig
 from distppo.errors import UserError, failure_text
 from distppo.models.distributions import ActionDistribution
 from distppo.models.layout import slots_of
+from distppo.plugins import import_named
 from distppo.types import EnvSpec
 
 
@@ -50,19 +50,30 @@ class ActorCriticModule(torch.nn.Module):
         self.env = env
 
     def act(self, observations: Tensor) -> ActionDistribution:
-        """Returns the distribution of actions for observations [M, *S].
+        """Returns the distribution of actions.
 
         For continuous actions that is a `DiagonalGaussian(mean [M, A], log_std [A] or [M, A])`, in units where the environment's bounds
         are +-1; for choices a `Categorical(logits [M, K], env.action_choices)`. Any object with their four methods will do.
+
+        Args:
+            observations: [M, *S], normalized float32; uint8 where the environment's are images.
         """
         raise NotImplementedError
 
     def value(self, observations: Tensor) -> Tensor:
-        """Returns V [M] float32 of observations [M, *S]: the expected discounted sum of scaled rewards."""
+        """Returns V [M] float32: the expected discounted sum of scaled rewards.
+
+        Args:
+            observations: as for `act`.
+        """
         raise NotImplementedError
 
     def evaluate(self, observations: Tensor) -> tuple[ActionDistribution, Tensor]:
-        """Returns what `act` and `value` return; a network that shares a trunk runs it once here."""
+        """Returns what `act` and `value` return; a network that shares a trunk runs it once here.
+
+        Args:
+            observations: as for `act`.
+        """
         return self.act(observations), self.value(observations)
 
 
@@ -130,12 +141,7 @@ def load_class(network: NetworkConfig) -> type[ActorCriticModule]:
     assert network.class_ is not None
     module_name, _, name = network.class_.partition(":")
     where = f"network.class {network.class_!r}"
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise UserError(f"{where}: {error}; is it installed, or its folder on PYTHONPATH?") from error
-    except Exception as error:
-        raise UserError(f"{where}: importing {module_name!r} failed:\n{failure_text(error)}") from error
+    module = import_named(module_name, where)
     found = getattr(module, name, None)
     if found is None:
         classes = [key for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, ActorCriticModule)]

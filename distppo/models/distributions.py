@@ -43,7 +43,11 @@ class DiagonalGaussian(NamedTuple):
     log_std: Tensor
 
     def log_prob(self, actions: Tensor) -> Tensor:
-        """Returns sum_a -((a - mean) / std)^2 / 2 - log std - log sqrt(2 pi), [M], of actions before clipping."""
+        """Returns sum_a -((a - mean) / std)^2 / 2 - log std - log sqrt(2 pi), [M], nats.
+
+        Args:
+            actions: [M, A], before clipping.
+        """
         standardized = (actions - self.mean) * (-self.log_std).exp()
         return -(0.5 * standardized.square() + (self.log_std + LOG_SQRT_2PI)).sum(-1)
 
@@ -52,11 +56,15 @@ class DiagonalGaussian(NamedTuple):
         return (self.log_std + (0.5 + LOG_SQRT_2PI)).sum(-1)
 
     def mode(self) -> Tensor:
-        """Returns the mean, [M, A]."""
+        """Returns the most likely actions: the mean, [M, A]."""
         return self.mean
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Returns mean + std x noise, [M, A]."""
+        """Returns mean + std x noise, [M, A].
+
+        Args:
+            noise: [M, A], standard normal.
+        """
         return self.mean + self.log_std.exp() * noise
 
 
@@ -72,7 +80,11 @@ class Categorical(NamedTuple):
     choices: tuple[int, ...]
 
     def log_prob(self, actions: Tensor) -> Tensor:
-        """Returns sum_a log softmax(logits_a)[action_a], [M]."""
+        """Returns sum_a log softmax(logits_a)[action_a], [M], nats.
+
+        Args:
+            actions: [M, A], whole numbers from 0.
+        """
         chosen = zip(self._log_probs(), actions.long().split(1, -1), strict=True)
         return torch.cat([log_probs.gather(-1, column) for log_probs, column in chosen], -1).sum(-1)
 
@@ -86,7 +98,11 @@ class Categorical(NamedTuple):
         return self._largest(self.logits)
 
     def sample(self, noise: Tensor) -> Tensor:
-        """Returns argmax(logits + noise) of each action, [M, A] float32: distributed as softmax(logits) for Gumbel noise."""
+        """Returns argmax(logits + noise) of each action, [M, A] float32: distributed as softmax(logits) for Gumbel noise.
+
+        Args:
+            noise: [M, K], standard Gumbel.
+        """
         return self._largest(self.logits + noise)
 
     def _largest(self, scores: Tensor) -> Tensor:

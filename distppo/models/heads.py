@@ -76,6 +76,28 @@ class CategoricalHead:
         return total
 
 
+def action_scaling(low: tuple[float, ...], high: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns (minimum, maximum, scale, shift), [A] float32: the environment gets clip(action, minimum, maximum) * scale + shift.
+
+    Args:
+        low: [A] bounds, -inf where there is none.
+        high: [A].
+    """
+    bounds = np.array([low, high], np.float64)
+    bounded = np.isfinite(bounds).all(axis=0)
+    with np.errstate(invalid="ignore"):
+        scale, shift = (bounds[1] - bounds[0]) / 2, (bounds[1] + bounds[0]) / 2
+    # A dimension with one bound only is clipped there by its own units.
+    rows = (
+        np.where(bounded, -1.0, bounds[0]),
+        np.where(bounded, 1.0, bounds[1]),
+        np.where(bounded, scale, 1.0),
+        np.where(bounded, shift, 0.0),
+    )
+    minimum, maximum, scale, shift = (row.astype(np.float32) for row in rows)
+    return minimum, maximum, scale, shift
+
+
 class ActionScaler:
     """Clips an action to [-1, 1] and rescales it to the environment's bounds; a dimension without bounds passes unchanged.
 
@@ -86,15 +108,7 @@ class ActionScaler:
     """
 
     def __init__(self, low: tuple[float, ...], high: tuple[float, ...], rows: int) -> None:
-        bounds = np.array([low, high], np.float64)
-        bounded = np.isfinite(bounds).all(axis=0)
-        # A dimension with one bound only is clipped there by its own units.
-        with np.errstate(invalid="ignore"):
-            scale, shift = (bounds[1] - bounds[0]) / 2, (bounds[1] + bounds[0]) / 2
-        self._minimum = repeated(np.where(bounded, -1.0, bounds[0]).astype(np.float32), rows)
-        self._maximum = repeated(np.where(bounded, 1.0, bounds[1]).astype(np.float32), rows)
-        self._scale = repeated(np.where(bounded, scale, 1.0).astype(np.float32), rows)
-        self._shift = repeated(np.where(bounded, shift, 0.0).astype(np.float32), rows)
+        self._minimum, self._maximum, self._scale, self._shift = (repeated(row, rows) for row in action_scaling(low, high))
         self._identity = bool((self._scale == 1.0).all() and (self._shift == 0.0).all())
 
     def __call__(self, actions: np.ndarray) -> np.ndarray:

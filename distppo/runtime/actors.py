@@ -14,6 +14,7 @@ from ray.exceptions import ActorUnavailableError, ObjectLostError, RayError, Ray
 from distppo.config import Config
 from distppo.errors import UserError
 from distppo.evaluation.episodes import EpisodeResult
+from distppo.plugins import extend_search_path
 from distppo.runtime import cluster
 from distppo.runtime.backend import LearnerState
 from distppo.runtime.processes import LearnerProcess, UpdateReport, Worker
@@ -87,9 +88,11 @@ class WorkerActor:
 
     Args:
         config: of the run.
+        search_path: folders of the driver's in which the user's modules are looked for.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, search_path: Sequence[str]) -> None:
+        extend_search_path(search_path)
         self._config = config
         self._workers: dict[int, Worker] = {}
 

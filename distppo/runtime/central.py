@@ -13,6 +13,7 @@ from distppo.config import Config
 from distppo.errors import ResourceError
 from distppo.models.acting import policy_layout
 from distppo.models.layout import layout_size
+from distppo.plugins import search_path
 from distppo.runtime import cluster
 from distppo.runtime.actors import Gone, LearnerActor, Lost, Unreachable, end, is_there, values_of
 from distppo.runtime.attempts import Attempts
@@ -144,7 +145,7 @@ class CentralLearner:
         end(self.host.actor)
 
     def _start(self) -> Host:
-        actor = self._actor_class.remote(*self._arguments, self._kept, self._cores)
+        actor = self._actor_class.remote(*self._arguments, self._kept, self._cores, search_path())
         self._asked_for_room = False
         return Host(NAME, actor, actor.ready.remote(), time.monotonic())
 

@@ -15,6 +15,7 @@ import ray
 
 from distppo.config import Config
 from distppo.errors import ResourceError, UserError
+from distppo.plugins import search_path
 from distppo.runtime import cluster, nodes
 from distppo.runtime.actors import Gone, Lost, Share, Standpoint, Unreachable, WorkerActor, end, is_there, values_of
 from distppo.runtime.deadline import Deadline
@@ -160,7 +161,7 @@ class WorkerPool:
         return orders
 
     def _start(self, seat: Seat) -> None:
-        actor = self._actor_class.remote(self._config)
+        actor = self._actor_class.remote(self._config, search_path())
         seat.host = Host(seat.share.name, actor, actor.ready.remote(seat.share, seat.standpoint), time.monotonic())
         seat.host.reached[seat.share.number] = seat.standpoint.iteration
 

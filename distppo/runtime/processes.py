@@ -13,6 +13,7 @@ from distppo.config import Config
 from distppo.envs import VectorStepper, make_env
 from distppo.evaluation.episodes import EpisodeResult, play_episodes
 from distppo.evaluation.policy import Policy
+from distppo.plugins import extend_search_path
 from distppo.runtime.cores import CoreRotation, available_cores
 from distppo.types import EnvSpec, EnvStates, EpisodeStats, FaultEvent, PolicySnapshot, Receipt, Rollout
 
@@ -101,11 +102,18 @@ class LearnerProcess:
         env: spec of its environment.
         restored: (arrays, values) of `Learner.state` to continue from.
         cores: free while it works.
+        search_path: folders of the driver's in which the user's modules are looked for.
     """
 
     def __init__(
-        self, config: Config, env: EnvSpec, restored: tuple[Mapping[str, np.ndarray], Mapping[str, Any]] | None, cores: int = 1
+        self,
+        config: Config,
+        env: EnvSpec,
+        restored: tuple[Mapping[str, np.ndarray], Mapping[str, Any]] | None,
+        cores: int = 1,
+        search_path: Sequence[str] = (),
     ) -> None:
+        extend_search_path(search_path)
         self._config, self._env, self._restored, self._cores = config, env, restored, cores
         workers = min(available_cores(), config.rollout.num_envs) if config.rollout.num_workers is None else config.rollout.num_workers
         self._rotation = CoreRotation(workers if config.rollout.mode == "overlap" else 0)

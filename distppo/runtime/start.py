@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +12,14 @@ from distppo.checkpoint import Checkpoint, list_checkpoints, load_for_resume
 from distppo.config import Config, NetworkConfig, Overrides, apply_overrides, load_layers
 from distppo.config.dump import format_value
 from distppo.config.fields import FIELDS
+from distppo.config.load import Paths
 from distppo.config.sources import from_mapping, from_names
 from distppo.config.suggest import printable
 from distppo.config.trust import require_named
 from distppo.errors import CheckpointError
-from distppo.evaluation.restore import config_of, snapshot_of
+from distppo.evaluation.restore import config_of, env_spec_of, snapshot_of
+from distppo.models.architecture import resolved_network
+from distppo.plugins import extend_search_path
 from distppo.runtime.boundary import Boundary, boundary_of, restored_text
 from distppo.runtime.run_directory import CONFIG_FILE, find_begun_run, free_name
 
@@ -41,15 +45,22 @@ class Start(NamedTuple):
 
 
 def read_settings(
-    config: Config | str | Path | None, overrides: Overrides | Mapping[str, Any] | None, settings: Mapping[str, Any], *, check: bool
+    config: Config | Paths | None, overrides: Overrides | Mapping[str, Any] | None, settings: Mapping[str, Any], *, check: bool
 ) -> tuple[Config, Overrides]:
-    """Returns the config, and what was set explicitly (what a resumed run lays over its own settings)."""
+    """Returns the config, and what was set explicitly (what a resumed run lays over its own settings).
+
+    Modules that the settings name are looked for beside the files, too.
+    """
     base = config if isinstance(config, Config) else None
     if isinstance(overrides, Overrides):
         return base or Config(), overrides
     named, wrong_names = from_names(settings)
     dotted, wrong_keys = from_mapping(overrides or {})
-    files = [config] if isinstance(config, str | Path) else []
+    if config is None or isinstance(config, Config):
+        files: list[str | os.PathLike[str]] = []
+    else:
+        files = [config] if isinstance(config, str | os.PathLike) else list(config)
+    extend_search_path(Path(file).parent for file in files)
     return load_layers(files, [*named, *dotted], base=base, problems=[*wrong_names, *wrong_keys], check=check)
 
 
@@ -107,10 +118,10 @@ def _require_same_run(checkpoint: Checkpoint, trained: Config, asked: Config) ->
             f"{checkpoint.path} was trained in {trained.env.id} (asked for: {asked.env.id}); a run goes on in its own environment. "
             "Leave --env out, or start a new run without --resume"
         )
-    if asked.network != trained.network:
-        raise CheckpointError(
-            f"{checkpoint.path} holds {_differences(trained.network, asked.network)}; leave the network as it was to resume"
-        )
+    env = env_spec_of(checkpoint)
+    networks = resolved_network(env, trained.network), resolved_network(env, asked.network)
+    if networks[0] != networks[1]:
+        raise CheckpointError(f"{checkpoint.path} holds {_differences(*networks)}; leave the network as it was to resume")
 
 
 def _differences(trained: NetworkConfig, asked: NetworkConfig) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,11 +19,12 @@ from distppo.evaluation.evaluate import require_same_spaces
 from distppo.evaluation.restore import env_spec_of, learner_state_of, progress_of
 from distppo.files import write_atomic
 from distppo.flight import FlightRecorder
-from distppo.metrics import SUMMARY_FILE, RunWriter, machine_info, write_summary
+from distppo.metrics import METRICS_FILE, SUMMARY_FILE, RunWriter, machine_info, read_metrics, write_summary
 from distppo.models.acting import checked_network
 from distppo.runtime.address import Address, find_cluster
 from distppo.runtime.backend import Backend, LocalBackend, WorkerFailed
 from distppo.runtime.boundary import other_layout
+from distppo.runtime.callbacks import Callbacks
 from distppo.runtime.faults import Crash, FaultLog, News, Recovery
 from distppo.runtime.run_directory import CONFIG_FILE, RunDirectory, new_run_directory
 from distppo.runtime.signals import StopRequested, StopSignal
@@ -46,9 +48,20 @@ class TrainResult(NamedTuple):
     signal: int | None
     code: tuple[str, ...] = ()
 
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl, one an iteration, by the keys of docs/metrics.md; read when asked for."""
+        return read_metrics(self.run_directory / METRICS_FILE)
+
+    @property
+    def best_checkpoint(self) -> Path | None:
+        """Directory of the checkpoint with the best evaluation; None if none was evaluated."""
+        best = best_checkpoint(self.run_directory)
+        return best.path if best else None
+
 
 def train(
-    config: Config | str | Path | None = None,
+    config: Config | str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     *,
     resume: str | None = None,
     address: str | None = None,
@@ -60,7 +73,7 @@ def train(
     """Trains until `run.total_timesteps` or a signal; leaves no process behind, however it ends.
 
     Args:
-        config: settings, or a YAML file with them; None takes the defaults. Not used when resuming.
+        config: settings, or YAML files with them, the later counting; None takes the defaults. Not used when resuming.
         resume: `latest`, a run directory or a checkpoint to continue; its config is the base for the overrides. A run without a
             checkpoint starts again.
         address: of a running Ray cluster; None takes that of RAY_ADDRESS, else starts Ray on this machine (none at all with
@@ -85,6 +98,7 @@ def train(
             raise UserError(f"--address {address} needs Ray, which rollout.num_workers 0 does without; leave one of them out")
         if start.checkpoint is not None and start.checkpoint.env_steps >= start.config.run.total_timesteps:
             return _nothing_left(start.checkpoint, start.config)
+        callbacks = Callbacks(start.config.run.callbacks)
         if start.config.env.check:
             # Here and not above: Gymnasium's checker takes a while to import, and few runs ask for it.
             from distppo.envs.check import require_sound
@@ -96,7 +110,7 @@ def train(
         start.notes.append(checked_network(env, start.config.network))
         cluster = find_cluster(address) if start.config.rollout.num_workers != 0 else None
         with RunDirectory(start.directory or new_run_directory(start.config), continued=start.continued) as directory:
-            return _run(start, directory.path, env, cluster, progress, stop)
+            return _run(start, directory.path, env, cluster, callbacks, progress, stop)
 
 
 def _nothing_left(checkpoint: Checkpoint, config: Config) -> TrainResult:
@@ -110,7 +124,9 @@ def _nothing_left(checkpoint: Checkpoint, config: Config) -> TrainResult:
     return TrainResult(directory, _summary(config, directory, Progress.from_state(progress_of(checkpoint)), {}, FaultLog()), None)
 
 
-def _run(start: Start, directory: Path, env: EnvSpec, cluster: Address | None, live: bool | None, stop: StopSignal) -> TrainResult:
+def _run(
+    start: Start, directory: Path, env: EnvSpec, cluster: Address | None, callbacks: Callbacks, live: bool | None, stop: StopSignal
+) -> TrainResult:
     config, checkpoint = start.config, start.checkpoint
     progress = Progress.from_state(progress_of(checkpoint)) if checkpoint else Progress()
     if not start.continued:
@@ -133,16 +149,20 @@ def _run(start: Start, directory: Path, env: EnvSpec, cluster: Address | None, l
             writer.event("started", env_steps=progress.env_steps, machine=machine_info(), notes=start.notes)
             faults.listen(lambda news: _tell(news, progress, writer, display, recorder))
             with _told(progress, writer, display, store, recorder, named_code(config)):
-                details = _train(start, env, backend, progress, writer, display, store, faults)
+                callbacks.attach(config, directory)
+                details = _train(start, env, backend, progress, writer, display, store, faults, callbacks)
             details["wall_seconds"] = time.perf_counter() - began
             finished = progress.env_steps >= config.run.total_timesteps
             number = None if finished else stop.number
-            summary = _summary(config, directory, progress, details, faults)
+            reason = None if finished or number else callbacks.stop_reason
+            summary = _summary(config, directory, progress, {"stop_reason": reason, **details}, faults)
             try:
                 write_summary(directory, summary)
             except OSError as error:
                 display.message(f"warning: {directory / SUMMARY_FILE} could not be written: {error}")
-            writer.event("finished" if finished else "interrupted", env_steps=progress.env_steps, signal=number)
+            ended = "finished" if finished else "interrupted" if reason is None else "stopped"
+            writer.event(ended, env_steps=progress.env_steps, signal=number, reason=reason)
+            callbacks.call("on_end", summary, iteration=progress.iteration, env_steps=progress.env_steps)
     return TrainResult(directory, summary, number, tuple(named_code(config)))
 
 
@@ -222,6 +242,7 @@ def _train(
     display: Display,
     store: CheckpointStore,
     faults: FaultLog,
+    callbacks: Callbacks,
 ) -> dict[str, Any]:
     """Trains when the processes are ready; returns what the summary says of how it ran."""
     steps_before = progress.env_steps
@@ -246,6 +267,7 @@ def _train(
         display=display,
         store=store,
         faults=faults,
+        callbacks=callbacks,
         boundary=start.boundary,
         saved=saved,
     )

@@ -17,6 +17,7 @@ from distppo.evaluation.restore import LEARNER_ARRAYS, checkpoint_state
 from distppo.metrics import EpisodeWindow, PhaseTimer, RunWriter
 from distppo.runtime.backend import Backend, Handle, NodeLeaving, WorkerFailed
 from distppo.runtime.boundary import Boundary, stored
+from distppo.runtime.callbacks import CallbackFailed, Callbacks
 from distppo.runtime.faults import FaultLog
 from distppo.runtime.processes import UpdateReport
 from distppo.runtime.signals import StopRequested
@@ -74,6 +75,7 @@ class Trainer:
         display: for people.
         store: of checkpoints.
         faults: where those that the trainer notices, and that workers and learner tell of, are counted.
+        callbacks: of the user's.
         boundary: where the first iteration begins.
         saved: whether the store holds `progress` already.
     """
@@ -89,12 +91,14 @@ class Trainer:
         display: Display,
         store: CheckpointStore,
         faults: FaultLog,
+        callbacks: Callbacks,
         boundary: Boundary,
         saved: bool,
     ) -> None:
         self.progress = progress
         self._config, self._env, self._backend = config, env, backend
         self._writer, self._display, self._store, self._faults = writer, display, store, faults
+        self._callbacks = callbacks
         self._states = boundary.states
         self._collecting: Handle | None = None if boundary.collecting is None else backend.share(boundary.collecting)
         self._timer = PhaseTimer()
@@ -108,6 +112,7 @@ class Trainer:
         """Trains to total_timesteps, or until asked to stop. Either way the last finished iteration is checkpointed.
 
         Raises:
+            CallbackFailed: a callback raised; the last finished iteration is checkpointed.
             WorkerFailed: a worker could not go on; the last finished iteration is checkpointed.
             UserError: the learner could not go on, or checkpoints cannot be saved; the older ones are as they were.
         """
@@ -115,7 +120,7 @@ class Trainer:
             self._loop()
         except StopRequested:
             self._save_if_possible()
-        except WorkerFailed:
+        except (WorkerFailed, CallbackFailed):
             self._save_if_possible()
             raise
         else:
@@ -126,6 +131,7 @@ class Trainer:
     def _loop(self) -> None:
         config, backend, progress, timer = self._config, self._backend, self.progress, self._timer
         overlap = config.rollout.mode == "overlap"
+        self._call("on_start")
         snapshot = backend.snapshot()
         collecting = snapshot if self._collecting is None else self._collecting
         pending = backend.collect(collecting, progress.iteration) if self._unfinished() else []
@@ -143,7 +149,7 @@ class Trainer:
             self._states, self._collecting = joined([receipt.states for receipt in receipts]), before if overlap else None
             try:
                 evaluation = self._evaluate_if_due(snapshot)
-            except (StopRequested, WorkerFailed):
+            except (StopRequested, WorkerFailed, CallbackFailed):
                 self._report(report, {})
                 raise
             if not overlap and more:
@@ -151,7 +157,7 @@ class Trainer:
                 pending = backend.collect(snapshot, progress.iteration)
             if self._due(config.run.checkpoint_every):
                 self._save()
-            self._report(report, evaluation)
+            self._call("on_iteration", self._report(report, evaluation))
 
     def _wait(self, pending: list[Handle]) -> list[Receipt]:
         while True:
@@ -166,7 +172,14 @@ class Trainer:
         return receipts
 
     def _unfinished(self) -> bool:
-        return self.progress.env_steps < self._config.run.total_timesteps
+        return not self._has_its_total() and self._callbacks.stop_reason is None
+
+    def _has_its_total(self) -> bool:
+        return self.progress.env_steps >= self._config.run.total_timesteps
+
+    def _call(self, event: str, *arguments: Any) -> None:
+        """Tells the callbacks."""
+        self._callbacks.call(event, *arguments, iteration=self.progress.iteration, env_steps=self.progress.env_steps)
 
     def _due(self, every: int) -> bool:
         """Whether a multiple of `every` env steps was passed in the iteration just learned from."""
@@ -188,7 +201,7 @@ class Trainer:
     def _evaluate_if_due(self, snapshot: Handle) -> dict[str, float]:
         """Evaluates when it is time to, keeps the best policy, and returns the metrics (empty when it was not time)."""
         evaluation = self._config.evaluation
-        if not (self._due(evaluation.every) or (evaluation.every > 0 and not self._unfinished())):
+        if not (self._due(evaluation.every) or (evaluation.every > 0 and self._has_its_total())):
             return {}
         with self._timer.phase("evaluate"):
             results = self._backend.evaluate(snapshot, evaluation.episodes)
@@ -199,12 +212,15 @@ class Trainer:
         if best is None or mean > best["return_mean"]:
             self.progress.best_evaluation = {"return_mean": mean, "env_steps": self.progress.env_steps}
             self._save(best=True)
+        self._call("on_evaluation", [result.episode_return for result in results])
         return metrics
 
     def _save_if_possible(self) -> None:
         """Checkpoints the state after the last update, unless the learner has gone too."""
         try:
             self._save()
+        except CallbackFailed:
+            raise
         except (UserError, StopRequested) as error:
             self._display.message(f"warning: what was learned since the last checkpoint is lost: {error}")
 
@@ -227,6 +243,7 @@ class Trainer:
         self._unsaved, self._failed_saves = None, 0
         self._saved_at = progress.iteration
         self._writer.event("checkpoint", env_steps=progress.env_steps, path=str(path), best=best)
+        self._call("on_checkpoint", path, best)
 
     def _not_saved(self, error: OSError) -> None:
         """The checkpoint before is intact, and a full disk now is no reason to lose the run; one that stays full is."""
@@ -237,7 +254,8 @@ class Trainer:
         done = f"the one before is kept; failure {self._failed_saves} in a row, {limit} are put up with (fault.max_checkpoint_failures)"
         self._faults.record("checkpoint_failed", str(self._store.directory), why, done)
 
-    def _report(self, report: UpdateReport, evaluation: dict[str, float]) -> None:
+    def _report(self, report: UpdateReport, evaluation: dict[str, float]) -> dict[str, Any]:
+        """Writes and shows the iteration's row, and returns it."""
         progress, workers, batch_size = self.progress, report.worker_seconds, self._config.batch_size
         phases, now = self._timer.take(), time.perf_counter()
         seconds, self._reported = now - self._reported, now
@@ -270,6 +288,7 @@ class Trainer:
             row["rollout/ep_len_mean"] = progress.episodes.mean_length
         self._writer.row(row)
         self._display.iteration(row)
+        return row
 
 
 def _evaluation_metrics(results: list[EpisodeResult]) -> dict[str, float]:

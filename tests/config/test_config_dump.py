@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from distppo.config import Config, config_from_dict, config_to_dict, dump_config, explain_config, load_config, load_layers
+from distppo.config import Config, Plugin, config_from_dict, config_to_dict, dump_config, explain_config, load_config, load_layers
 from distppo.config.fields import FIELDS, Field
 from distppo.config.load import flattened
 from distppo.config.sources import from_texts
@@ -60,12 +60,14 @@ def values_of(field: Field) -> st.SearchStrategy[Any]:
     text = st.text(min_size=1, max_size=12).filter(lambda t: t.isprintable() and bool(t.strip())) | st.sampled_from(
         ["off", "null", "1e6", "x: y"]
     )
+    kwargs = st.dictionaries(NAMES.filter(lambda name: name != "kwargs"), PLAIN, max_size=3)
     by_kind = {
         bool: st.booleans(),
         int: whole,
         float: number,
         str: st.sampled_from(field.choices) if field.choices else text,
         tuple: st.lists(whole, max_size=4).map(tuple),
+        Plugin: st.lists(st.builds(Plugin, st.sampled_from(["m:A", "a.b:C.d"]), kwargs), max_size=3).map(tuple),
         dict: st.dictionaries(NAMES.filter(lambda name: name not in ("id", "max_episode_steps")), PLAIN, max_size=4),
     }
     return st.none() | by_kind[field.kind] if field.optional else by_kind[field.kind]

@@ -79,7 +79,10 @@ def test_unbounded_and_one_sided_actions_are_in_the_spec() -> None:
             EnvConfig("probe_envs:Piont-v0"),
             "env.id 'probe_envs:Piont-v0': no environment 'Piont-v0' is registered - did you mean Point-v0?",
         ),
-        (EnvConfig("no_such_module:X-v0"), "No module named 'no_such_module'; is it installed, or its folder on PYTHONPATH?"),
+        (
+            EnvConfig("no_such_module:X-v0"),
+            "No module named 'no_such_module'; is it installed, or its folder the current one or on PYTHONPATH?",
+        ),
         (EnvConfig("a:b:c"), "No module named 'a:b'"),
         (EnvConfig("Ant-v2"), "env.id 'Ant-v2' could not be made: The mujoco v2 and v3 based environments have been moved"),
         (

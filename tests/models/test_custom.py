@@ -78,7 +78,7 @@ def test_what_is_wrong_is_one_message(name: str, message: str) -> None:
 def test_options_and_modules_that_do_not_exist_are_told() -> None:
     with pytest.raises(UserError, match=r"(?s)could not be made with network.options \{'wide': 3\}:.*unexpected keyword argument 'wide'"):
         checked_network(CHOICES, named("Small", wide=3))
-    with pytest.raises(UserError, match="No module named 'no_networks'; is it installed, or its folder on PYTHONPATH"):
+    with pytest.raises(UserError, match="No module named 'no_networks'; is it installed, or its folder the current one or on PYTHONPATH"):
         checked_network(ENV, NetworkConfig(class_="no_networks:Net"))
 
 

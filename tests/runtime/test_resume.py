@@ -131,7 +131,7 @@ def test_a_reached_total_is_said_and_nothing_is_started(
             "was trained in probe_envs:Point-v0 (asked for: probe_envs:Endless-v0); a run goes on in its own environment. "
             "Leave --env out, or start a new run without --resume",
         ),
-        ("{run} --set network.hidden_sizes=16,16", "holds network.hidden_sizes (16,) (asked for: (16, 16)); leave the network as it was"),
+        ("{run} --set network.hidden_sizes=16,16", "holds network.hidden_sizes [16] (asked for: [16, 16]); leave the network as it was"),
         ("{run} --set network.activation=relu", "holds network.activation tanh (asked for: relu)"),
         ("{run} --set ppo.mini_batch_size=48", "batch 128 = 4 envs x 32 steps is not a multiple of mini_batch_size 48"),
         ("{run}@7", "no checkpoint at exactly this many env steps. It has:\n  {run}@384  (iteration 3)"),
