@@ -26,7 +26,7 @@ train: $(STAMP)  ## train configs/quickstart.yaml; ARGS="--config configs/humano
 	$(BIN)/python launch.py train $(if $(CHOSEN),,--config configs/quickstart.yaml) $(ARGS)
 
 test: $(STAMP)  ## run the tests, quick ones first (ARGS="-k gae" for some)
-	@$(PYTEST) "not slow and not ray and not browser" || status=$$?; [ $$status -eq 0 ] || [ $$status -eq 5 ]
+	@$(PYTEST) "not slow and not ray and not browser" -n auto --dist worksteal || status=$$?; [ $$status -eq 0 ] || [ $$status -eq 5 ]
 	@$(PYTEST) "ray and not slow and not browser" || status=$$?; [ $$status -eq 0 ] || [ $$status -eq 5 ]
 
 test-slow: $(STAMP)  ## run the tests that train for minutes

@@ -27,12 +27,13 @@ def test_a_normal_run_says_what_it_does_and_nothing_else(started: Callable[..., 
     relative = directory.relative_to(tmp_path)
     assert directory.name.startswith(f"{ENV_ID}-seed0-")
     assert lines[0] == f"{ENV_ID} -> {relative}"
-    assert lines[1] == "starting Ray, workers and learner (longer the first time, when the learner's step is compiled)"
+    assert lines[1] == "network: mlp (hidden [64, 64], tanh), 6 continuous actions, 11,085 parameters"
+    assert lines[2] == "starting Ray, workers and learner (longer the first time, when the learner's step is compiled)"
     step = "fused, 2 threads" if available_cores() > 1 else "fused"
-    assert lines[2] == f"on Ray, 2 workers and 1 learner, 1 node; learner step: {step}"
-    assert [line.split()[0] for line in lines[3:5]] == ["256", "512"] and all("evaluation" in line for line in lines[3:5])
-    assert lines[5].startswith("finished: 512 env steps")
+    assert lines[3] == f"on Ray, 2 workers and 1 learner, 1 node; learner step: {step}"
+    assert [line.split()[0] for line in lines[4:6]] == ["256", "512"] and all("evaluation" in line for line in lines[4:6])
+    assert lines[6].startswith("finished: 512 env steps")
     best = json.loads((directory / "summary.json").read_text())["best_checkpoint"]
-    assert lines[6:] == [f"run directory:   {relative}", f"best checkpoint: {best}"]
+    assert lines[7:] == [f"run directory:   {relative}", f"best checkpoint: {best}"]
     assert {path.name for path in tmp_path.iterdir()} == {"runs", "stdout", "stderr"}
     wait_until(lambda: not processes_of(driver.pid), 10, "no process is left")

@@ -102,7 +102,7 @@ def test_one_ray_worker_and_no_ray_give_the_same_bits(mode: str, small: Callable
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("mode", ["sync", "overlap"])
+@pytest.mark.parametrize("mode", [pytest.param("sync", marks=pytest.mark.slow), "overlap"])
 def test_the_order_in_which_workers_finish_changes_no_bit(mode: str, small: Callable[..., Any], shared_ray: Any) -> None:
     """Whichever worker is the slow one, the learner sees the same batch."""
     settings = {"env.id": "probe_envs:Slow-v0", "rollout.mode": mode, "rollout.num_workers": 2}

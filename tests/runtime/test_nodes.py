@@ -16,7 +16,7 @@ from runtime.running import SECONDS, command, environment, read_events, wait_unt
 from distppo.algo.seeding import Purpose, env_seed
 from distppo.checkpoint import list_checkpoints, load_checkpoint
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 NODES = Path(__file__).with_name("nodes.py")
 SLOWED = ("--env", "probe_envs:Slow-v0", "--set", f"env.kwargs={{seed: {env_seed(0, Purpose.ENV_RESET, 0, 0)}, seconds: 0.02}}")

@@ -89,7 +89,9 @@ def assert_equal(run: Run, reference: Run) -> None:
     assert run.same_bits(reference)
 
 
-@pytest.mark.parametrize(("when", "mode"), [("collecting", "sync"), ("collecting", "overlap"), ("idle", "overlap")])
+@pytest.mark.parametrize(
+    ("when", "mode"), [pytest.param("collecting", "sync", marks=pytest.mark.slow), ("collecting", "overlap"), ("idle", "overlap")]
+)
 def test_a_killed_worker_changes_nothing(
     when: str, mode: str, small: Callable[..., Run], undisturbed: Callable[..., Run], at: Callable[..., None], recovery: Callable[..., None]
 ) -> None:
@@ -109,6 +111,7 @@ def test_a_killed_worker_changes_nothing(
     recovery(run.directory)
 
 
+@pytest.mark.slow
 def test_both_workers_and_the_learner_killed_at_once_change_nothing(
     small: Callable[..., Run], undisturbed: Callable[..., Run], at: Callable[..., None], recovery: Callable[..., None]
 ) -> None:
@@ -125,7 +128,7 @@ def test_both_workers_and_the_learner_killed_at_once_change_nothing(
     recovery(run.directory)
 
 
-@pytest.mark.parametrize(("when", "every"), [("updating", 1), ("idle", 3)])
+@pytest.mark.parametrize(("when", "every"), [pytest.param("updating", 1, marks=pytest.mark.slow), ("idle", 3)])
 def test_a_killed_learner_changes_nothing(
     when: str,
     every: int,
@@ -167,6 +170,7 @@ def test_a_stopped_worker_is_ended_at_the_deadline_and_changes_nothing(
     recovery(run.directory)
 
 
+@pytest.mark.slow
 def test_an_environment_that_hangs_again_and_again_gets_a_new_episode(small: Callable[..., Run], shared_ray: Any) -> None:
     """Row 3: the same states and actions would hang for ever. All env steps are still made, and the fault says what is no longer exact."""
     hanging = SLOW | {"env.kwargs": SLOW["env.kwargs"] | {"seconds": 3600.0}}
