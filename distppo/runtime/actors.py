@@ -100,6 +100,7 @@ class WorkerActor:
         """Makes the environments of a share, as they stood."""
         return presence(self._hosted(share, standpoint).ready())
 
+    @ray.method(num_returns=2)
     def deliver(self, share: Share, standpoint: Standpoint | None, snapshot: PolicySnapshot, iteration: int) -> tuple[Rollout, Receipt]:
         """Returns (fragment, receipt).
 

@@ -111,6 +111,8 @@ def _start_local(config: Config, env: EnvSpec) -> None:
                 object_store_memory=_store_bytes(config, env),
                 log_to_driver=False,
                 logging_level=logging.ERROR,
+                # Every process would tell every call to the GCS, for a dashboard that is not there: at 64 workers more than the calls cost.
+                _system_config={"task_events_report_interval_ms": 0},
             )
     except Exception as error:
         raise ResourceError(f"Ray did not start on this machine: {error}. Its logs are in {log_directory()}") from error

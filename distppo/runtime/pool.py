@@ -193,9 +193,9 @@ class WorkerPool:
         if order.episodes is not None:
             order.answer = host.actor.evaluate.remote(order.snapshot, order.episodes)
             return
-        share, deliver = order.seat.share, host.actor.deliver.options(num_returns=2)
+        share = order.seat.share
         stands = host.reached.get(share.number) == order.iteration
-        order.rollout, order.answer = deliver.remote(share, None if stands else order.standpoint, order.snapshot, order.iteration)
+        order.rollout, order.answer = host.actor.deliver.remote(share, None if stands else order.standpoint, order.snapshot, order.iteration)
         host.reached[share.number] = order.iteration + 1
 
     def _welcome(self) -> None:
