@@ -1,6 +1,6 @@
 """How orchestration grows with workers and weights: the whole program, with environments that sleep instead of computing.
 
-    .venv/bin/python benchmarks/scaling.py              1 to 64 workers, weights of 44 kB to 50 MB; about seven minutes on two cores
+    .venv/bin/python benchmarks/scaling.py              1 to 64 workers, weights of 44 kB to 50 MB; about ten minutes on two cores
     .venv/bin/python benchmarks/scaling.py --quick      2 workers at most, a minute; shows that it works
 
 Every measurement is `launch.py train` in sync mode: Ray, real learner, metrics on disk. Every worker has four environments whose steps take
@@ -37,6 +37,8 @@ WARM_UP = 3
 """Iterations before the clock starts: the first touch of every buffer lies in them."""
 SMALL = 64
 """Width of both hidden layers where the workers vary."""
+MINI_BATCH = 1024
+"""Samples of a minibatch, or the next smaller number that divides the batch."""
 PREDICTED = (64, 128, 256, 512, 1024)
 
 
@@ -73,12 +75,12 @@ class Cell:
         return self.workers * self.num_envs * self.num_steps
 
     def flags(self) -> list[str]:
-        """Returns the flags of `launch.py train`: one epoch of one minibatch, so that the update is short."""
+        """Returns the flags of `launch.py train`: one epoch, of minibatches whose activations fit into the cache."""
         settings = {
             "env.kwargs.latency": self.latency,
             "env.kwargs.sleep_every": self.sleep_every,
             "ppo.epochs": 1,
-            "ppo.mini_batch_size": self.batch,
+            "ppo.mini_batch_size": next(size for size in range(MINI_BATCH, 0, -1) if self.batch % size == 0),
             "network.hidden_sizes": f"{self.width},{self.width}",
             "evaluation.every": 0,
             "run.checkpoint_every": 0,
@@ -125,8 +127,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--envs-per-worker", type=int, default=4, help="environments of each worker (default: 4)")
     add("--latency", type=float, default=0.005, help="seconds a step takes (default: 0.005)")
     add("--sleep-every", type=int, default=10, help="steps that share one sleep (default: 10)")
-    add("--num-steps", type=int, default=100, help="steps of each environment, a tenth of it where the width varies (default: 100)")
-    add("--iterations", type=int, default=15, help="on the clock, after 3 of warm-up (default: 15)")
+    add("--num-steps", type=int, default=256, help="steps of each environment, a tenth of it where the width varies (default: 256)")
+    add("--iterations", type=int, default=6, help="on the clock, after 3 of warm-up; four times as many where the width varies (default: 6)")
     add("--gigabits", type=float, default=10.0, help="assumed bandwidth of a node, Gbit/s each way (default: 10)")
     add("--round-trip", type=float, default=0.0002, help="assumed round trip of a message, seconds (default: 0.0002)")
     add("--workers-per-node", type=int, default=64, help="assumed (default: 64)")
@@ -150,8 +152,9 @@ def cells(arguments: argparse.Namespace) -> list[Cell]:
     short = max(1, arguments.num_steps // 10)
     envs = arguments.envs_per_worker
     sizes = [(workers, envs, SMALL, arguments.num_steps) for workers in arguments.workers]
-    sizes += [(workers, envs, width, short) for width in arguments.widths for workers in arguments.width_workers]
-    return [Cell(*size, arguments.iterations, arguments.latency, arguments.sleep_every) for size in sizes]
+    cells = [Cell(*size, arguments.iterations, arguments.latency, arguments.sleep_every) for size in sizes]
+    wide = [(workers, envs, width, short) for width in arguments.widths for workers in arguments.width_workers]
+    return cells + [Cell(*size, 4 * arguments.iterations, arguments.latency, arguments.sleep_every) for size in wide]
 
 
 def measure(cell: Cell) -> dict[str, Any]:

@@ -69,6 +69,9 @@ class Standpoint(NamedTuple):
     failures: int = 0
 
 
+Start = tuple[Share, Standpoint]
+
+
 class Presence(NamedTuple):
     """What an actor says of itself when it is ready.
 
@@ -101,16 +104,17 @@ class WorkerActor:
         return presence(self._hosted(share, standpoint).ready())
 
     @ray.method(num_returns=2)
-    def deliver(self, share: Share, standpoint: Standpoint | None, snapshot: PolicySnapshot, iteration: int) -> tuple[Rollout, Receipt]:
+    def deliver(self, number: int, snapshot: PolicySnapshot, iteration: int, start: Start | None) -> tuple[Rollout, Receipt]:
         """Returns (fragment, receipt).
 
         Args:
-            share: of which environments.
-            standpoint: where they are to start from; None: where this process has left them.
+            number: of the share. A number and not the share, since Ray pickles whatever is not plain, in every call.
             snapshot: to act with.
             iteration: of the fragment.
+            start: where the environments are to start from; None: where this process has left them.
         """
-        return self._hosted(share, standpoint).deliver(snapshot, iteration)
+        worker = self._workers[number] if start is None else self._hosted(*start)
+        return worker.deliver(snapshot, iteration)
 
     def evaluate(self, snapshot: PolicySnapshot, episodes: Sequence[int]) -> list[EpisodeResult]:
         """Plays evaluation episodes."""
@@ -120,14 +124,14 @@ class WorkerActor:
         """Closes the environments of a share that has a process of its own again."""
         self._workers.pop(share.number).close()
 
-    def _hosted(self, share: Share, standpoint: Standpoint | None) -> Worker:
-        if standpoint is not None:
-            if share.number in self._workers:
-                self.release(share)
-            # Episodes started after failures are those of an iteration that never comes.
-            first_iteration = standpoint.iteration + standpoint.failures * NO_ITERATION
-            self._workers[share.number] = Worker(self._config, share.first_env, share.num_envs, first_iteration, standpoint.states)
-        return self._workers[share.number]
+    def _hosted(self, share: Share, standpoint: Standpoint) -> Worker:
+        if share.number in self._workers:
+            self.release(share)
+        # Episodes started after failures are those of an iteration that never comes.
+        first_iteration = standpoint.iteration + standpoint.failures * NO_ITERATION
+        worker = Worker(self._config, share.first_env, share.num_envs, first_iteration, standpoint.states)
+        self._workers[share.number] = worker
+        return worker
 
 
 class LearnerActor(LearnerProcess):

@@ -195,7 +195,8 @@ class WorkerPool:
             return
         share = order.seat.share
         stands = host.reached.get(share.number) == order.iteration
-        order.rollout, order.answer = host.actor.deliver.remote(share, None if stands else order.standpoint, order.snapshot, order.iteration)
+        start = None if stands else (share, order.standpoint)
+        order.rollout, order.answer = host.actor.deliver.remote(share.number, order.snapshot, order.iteration, start)
         host.reached[share.number] = order.iteration + 1
 
     def _welcome(self) -> None:
