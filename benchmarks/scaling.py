@@ -128,7 +128,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--latency", type=float, default=0.005, help="seconds a step takes (default: 0.005)")
     add("--sleep-every", type=int, default=10, help="steps that share one sleep (default: 10)")
     add("--num-steps", type=int, default=256, help="steps of each environment, a tenth of it where the width varies (default: 256)")
-    add("--iterations", type=int, default=6, help="on the clock, after 3 of warm-up; four times as many where the width varies (default: 6)")
+    add("--iterations", type=int, default=6, help="on the clock, after 3 of warm-up; 4 times as many where the width varies (default: 6)")
     add("--gigabits", type=float, default=10.0, help="assumed bandwidth of a node, Gbit/s each way (default: 10)")
     add("--round-trip", type=float, default=0.0002, help="assumed round trip of a message, seconds (default: 0.0002)")
     add("--workers-per-node", type=int, default=64, help="assumed (default: 64)")
