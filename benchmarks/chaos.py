@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/chaos.py                              a random worker every 3 s for 3 minutes of HalfCheetah-v4
     .venv/bin/python benchmarks/chaos.py --what all                   workers and the learner
-    .venv/bin/python benchmarks/chaos.py --what driver --times 10     the driver, at ten random moments, each followed by --resume
+    .venv/bin/python benchmarks/chaos.py --what driver --times 10     ten drivers, each at a random moment, followed by --resume latest
     .venv/bin/python benchmarks/chaos.py --minutes 0.5 --every 5      a quick look
 
 Besides the disturbed run there is an undisturbed one with the same settings and as many env steps. Env steps, the count of the observation
@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from distppo.metrics import machine_info, read_metrics
 TARGETS = {"workers": ("worker",), "all": ("worker", "learner"), "driver": ("driver",)}
 FOREVER = 10**9
 QUIET = ["--set", "evaluation.every=0"]
+LAUNCH = [sys.executable, str(ROOT / "launch.py"), "train", "--no-progress"]
 
 
 def main() -> int:
@@ -41,8 +43,8 @@ def main() -> int:
     parser.add_argument("--what", choices=TARGETS, default="workers", help="which processes are killed")
     parser.add_argument("--every", type=float, default=3.0, help="seconds between two kills (workers, all)")
     parser.add_argument("--minutes", type=float, default=3.0, help="of killing (workers, all)")
-    parser.add_argument("--times", type=int, default=10, help="kills of the driver (driver)")
-    parser.add_argument("--total-timesteps", type=int, default=163_840, help="env steps of the run whose driver is killed (driver)")
+    parser.add_argument("--times", type=int, default=10, help="runs whose driver is killed (driver)")
+    parser.add_argument("--total-timesteps", type=int, default=163_840, help="env steps of each of them (driver)")
     parser.add_argument("--seed", type=int, default=0, help="of the kills")
     parser.add_argument("--env", default="HalfCheetah-v4", help="Gymnasium id")
     parser.add_argument("--flags", default="--num-workers 2", help="more flags of launch.py train")
@@ -51,16 +53,15 @@ def main() -> int:
     flags = ["--env", arguments.env, *QUIET, *arguments.flags.split()]
     chance = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="distppo-chaos-") as folder:
-        disturbed, undisturbed = Path(folder) / "disturbed", Path(folder) / "undisturbed"
         if arguments.what == "driver":
-            steps = arguments.total_timesteps
-            outcome = kill_drivers(flags, disturbed, undisturbed, steps, arguments.times, chance)
+            outcome = kill_drivers(flags, Path(folder), arguments.total_timesteps, arguments.times, chance)
+            reference = outcome.pop("reference")
         else:
+            disturbed, undisturbed = Path(folder) / "disturbed", Path(folder) / "undisturbed"
             outcome = kill_actors(flags, disturbed, TARGETS[arguments.what], arguments.every, 60 * arguments.minutes, chance)
-            steps = outcome["result"]["env_steps"]
-            train(flags, undisturbed, steps)
-        reference = result_of(undisturbed)
-    equal = all(outcome["result"][key] == reference[key] for key in ("env_steps", "obs_count", "parameters"))
+            train(flags, undisturbed, outcome["results"][0]["env_steps"])
+            reference = result_of(undisturbed)
+    equal = all(result[key] == reference[key] for result in outcome["results"] for key in ("env_steps", "obs_count", "parameters"))
     report = {"what": arguments.what, "settings": vars(arguments) | {"out": str(arguments.out)}, "equal": equal, **outcome}
     arguments.out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report | {"undisturbed": reference, "machine": machine_info()}, indent=1)
@@ -86,7 +87,7 @@ def kill_actors(
                 stop.set()
                 killer.join()
                 run.interrupt()
-    return {"kills": kills, "result": result_of(directory)}
+    return {"kills": kills, "results": [result_of(directory)]}
 
 
 def _kill_around(
@@ -103,38 +104,56 @@ def _kill_around(
             kills.append({"role": target.role, "pid": target.pid})
 
 
-def kill_drivers(flags: list[str], directory: Path, undisturbed: Path, steps: int, times: int, chance: random.Random) -> dict[str, Any]:
-    """Trains undisturbed once, to know how long it takes; then kills the driver at random moments and resumes, until the run has ended."""
-    flags = [*flags, "--set", "run.checkpoint_every=1"]
+def kill_drivers(flags: list[str], folder: Path, steps: int, times: int, chance: random.Random) -> dict[str, Any]:
+    """Kills the drivers of so many runs, each at a random moment of it, and has `--resume latest` end what they had begun."""
+    flags = [*flags, "--set", "run.checkpoint_every=1", "--total-timesteps", str(steps)]
+    undisturbed = folder / "undisturbed"
+    undisturbed.mkdir()
     began = time.monotonic()
-    train(flags, undisturbed, steps)
+    subprocess.run([*LAUNCH, *flags], cwd=undisturbed, check=True, stdout=subprocess.DEVNULL)
     whole = time.monotonic() - began
-    kills = []
+    kills, results = [], []
     while len(kills) < times:
-        resume = ["--resume", str(directory)] if (directory / "config.yaml").exists() else [*flags, "--run-dir", str(directory)]
-        process = subprocess.Popen(
-            [sys.executable, "launch.py", "train", *resume, "--total-timesteps", str(steps), "--no-progress"],
-            cwd=ROOT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+        place, moment = folder / f"run{len(kills)}", chance.uniform(0.0, whole)
+        place.mkdir(exist_ok=True)
+        if not killed_at([*LAUNCH, *flags], place, moment):
+            shutil.rmtree(place)  # it had ended by then
+            continue
+        begun = list(place.glob("runs/*/config.yaml"))
+        saved = [info.iteration for config in begun for info in list_checkpoints(config.parent)]
+        resumed = time.monotonic()
+        subprocess.run([*LAUNCH, *(["--resume", "latest"] if begun else flags)], cwd=place, check=True, stdout=subprocess.DEVNULL)
+        kills.append(
+            {"role": "driver", "after_seconds": moment, "saved": max(saved, default=0), "seconds_to_the_end": time.monotonic() - resumed}
         )
-        moment = chance.uniform(0.0, whole)
-        try:
-            process.wait(moment)
-            break  # it has reached its end before the kill
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills.append({"role": "driver", "after_seconds": moment, "checkpoints": len(list_checkpoints(directory))})
-    train(["--resume", str(directory)], None, steps)
-    return {"kills": kills, "result": result_of(directory)}
+        results.append(result_of(only_run(place)))
+        print(
+            f"kill {len(kills)}: after {moment:.1f} s, {kills[-1]['saved']} iterations saved; {results[-1]['parameters'][:16]}", flush=True
+        )
+    return {"kills": kills, "results": results, "reference": result_of(only_run(undisturbed))}
 
 
-def train(flags: list[str], directory: Path | None, steps: int) -> None:
+def killed_at(command: list[str], place: Path, moment: float) -> bool:
+    """Starts a command and kills it after so many seconds; returns False if it had ended before."""
+    process = subprocess.Popen(command, cwd=place, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        process.wait(moment)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return True
+    return False
+
+
+def only_run(place: Path) -> Path:
+    """Returns the one run under this folder."""
+    (directory,) = place.glob("runs/*")
+    return directory
+
+
+def train(flags: list[str], directory: Path, steps: int) -> None:
     """Runs launch.py train to its end."""
-    command = [sys.executable, "launch.py", "train", *flags, "--total-timesteps", str(steps), "--no-progress"]
-    command += ["--run-dir", str(directory)] if directory else []
+    command = [*LAUNCH, *flags, "--total-timesteps", str(steps), "--run-dir", str(directory)]
     subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
 
@@ -160,11 +179,12 @@ def result_of(directory: Path) -> dict[str, Any]:
 def markdown(outcome: dict[str, Any], reference: dict[str, Any], equal: bool) -> str:
     """The table of both runs."""
     names = {"env_steps": ",d", "obs_count": ",.0f", "env_steps_per_second": ",.0f", "episode_return": ".1f"}
-    lines = [f"{len(outcome['kills'])} kills", "", "| | disturbed | undisturbed |", "|---|---|---|"]
+    results = outcome["results"]
+    lines = [f"{len(outcome['kills'])} kills", "", f"| |{' disturbed |' * len(results)} undisturbed |", "|---" * (len(results) + 2) + "|"]
     for name, form in names.items():
-        lines.append(f"| {name} | {_cell(outcome['result'][name], form)} | {_cell(reference[name], form)} |")
-    lines.append(f"| parameters, SHA-256 | {outcome['result']['parameters'][:16]} | {reference['parameters'][:16]} |")
-    return "\n".join([*lines, "", "equal, bit for bit" if equal else "NOT EQUAL"])
+        lines.append(f"| {name} | " + " | ".join(_cell(result[name], form) for result in [*results, reference]) + " |")
+    lines.append("| parameters, SHA-256 | " + " | ".join(result["parameters"][:16] for result in [*results, reference]) + " |")
+    return "\n".join([*lines, "", f"all {len(results)} equal, bit for bit" if equal else "NOT EQUAL"])
 
 
 def _cell(value: float | None, form: str) -> str:
