@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import fcntl
 import os
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from distppo.checkpoint import list_checkpoints
-from distppo.checkpoint.reader import CHECKPOINTS
+from distppo.checkpoint.reader import CHECKPOINTS, LATEST
 from distppo.config import Config
 from distppo.errors import UserError
 from distppo.files import without_links
@@ -112,11 +113,26 @@ class RunDirectory:
 
 
 def find_begun_run(reference: str) -> Path | None:
-    """Returns the run directory that `reference` names if its run ended before the first checkpoint, else None."""
-    for path in (Path(reference), RUNS_ROOT / reference):
-        if os.path.isfile(path / CONFIG_FILE) and os.path.isfile(path / LOCK_NAME):
-            return None if any((path / "checkpoints").glob("ckpt_*")) else path
-    return None
+    """Returns the run directory that `reference` names if its run ended before the first checkpoint, else None.
+
+    That is `latest` too, where it began after every other run last saved: whoever starts again what was ended means that one.
+    """
+    if reference == LATEST:
+        begun = [(path.stat().st_mtime, path.parent) for path in RUNS_ROOT.glob(f"*/{CONFIG_FILE}") if _has_begun(path.parent)]
+        saved = [found[-1].saved_at for path in RUNS_ROOT.glob(f"*/{CHECKPOINTS}") if (found := list_checkpoints(path.parent))]
+        since, newest = max(begun, default=(0.0, None))
+        return newest if since > max(map(_seconds, saved), default=0.0) else None
+    return next((path for path in (Path(reference), RUNS_ROOT / reference) if _has_begun(path)), None)
+
+
+def _has_begun(run: Path) -> bool:
+    """Whether it is a run without a checkpoint."""
+    return os.path.isfile(run / CONFIG_FILE) and os.path.isfile(run / LOCK_NAME) and not any((run / CHECKPOINTS).glob("ckpt_*"))
+
+
+def _seconds(saved_at: str) -> float:
+    """Returns seconds since 1970 of a checkpoint's time."""
+    return datetime.datetime.fromisoformat(saved_at).timestamp()
 
 
 def new_run_directory(config: Config) -> Path:

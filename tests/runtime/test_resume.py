@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from runtime.running import Run
 
-from distppo.checkpoint import list_checkpoints, load_checkpoint
+from distppo.checkpoint import list_checkpoints, load_checkpoint, load_for_resume
 from distppo.cli import main
 from distppo.evaluation.restore import config_of, env_spec_of, learner_state_of
 from distppo.metrics import METRICS_FILE
 from distppo.runtime import train as train_module
 from distppo.runtime.backend import LocalBackend
+from distppo.runtime.run_directory import find_begun_run
 from distppo.runtime.signals import StopSignal
 
 DECAYING = {"ppo.lr_schedule": "linear", "run.checkpoint_every": 128, "run.keep_checkpoints": 10}
@@ -108,6 +109,22 @@ def test_a_run_without_a_checkpoint_starts_from_the_beginning(small: Callable[..
     assert "has no checkpoint yet: it starts from the beginning, with its own settings" in capsys.readouterr().out
     assert [row["time/total_timesteps"] for row in again.rows] == [128, 256, 384]
     assert all(again.arrays[name].tobytes() == reference[name].tobytes() for name in reference)
+
+
+def test_latest_is_the_run_that_began_last_though_it_has_saved_nothing(
+    small: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before its first checkpoint it begins again, and an older run is left alone; once that has saved later, it is the latest."""
+    monkeypatch.chdir(tmp_path)
+    older, newer = (small({"run.directory": f"runs/{name}"}) for name in ("older", "newer"))
+    whole = newer.arrays
+    shutil.rmtree(newer.directory / "checkpoints")
+    again = small(resume="latest")
+    assert again.directory == newer.directory
+    assert all(again.arrays[name].tobytes() == whole[name].tobytes() for name in whole)
+    shutil.rmtree(newer.directory / "checkpoints")
+    small({"run.total_timesteps": 512}, resume=str(older.directory))
+    assert find_begun_run("latest") is None and load_for_resume("latest")[0].path.is_relative_to(older.directory)
 
 
 def test_a_reached_total_is_said_and_nothing_is_started(
