@@ -120,7 +120,7 @@ def evaluations_noisy(run: RunRecord) -> Iterator[Hit]:
 
 def episodes_endless(run: RunRecord) -> Iterator[Hit]:
     """No episode has ended for long: there are no returns to look at, and returns are bootstrapped all the time."""
-    rows = run.rows
+    rows = [row for row in run.rows if "rollout/episodes" in row]
     ended = max((index for index, row in enumerate(rows) if number(row.get("rollout/episodes"), 0) > 0), default=-1)
     silent = rows[ended + 1 :]
     if not silent:
@@ -177,7 +177,8 @@ def seed_trapped(runs: Mapping[str, RunRecord]) -> Iterator[Hit]:
         windows = smoothed(runs[name].series(RETURN))
         gained = others - windows[0].value
         recent = tail(windows, 0.3, least=3)
-        flat = max(point.value for point in recent) - min(point.value for point in recent) <= 0.1 * gained
+        moved = max(point.value for point in recent) - min(point.value for point in recent)
+        flat = moved <= max(0.1 * (end.value - windows[0].value), NOISE * jitter(runs[name].series(RETURN)))
         if gained > 0 and flat and end.value < windows[0].value + FAR_BELOW * gained:
             yield Hit(
                 f"{name} stands at {end.value:,.1f} {between(recent)}, where the median of the other seeds is {others:,.1f}.",

@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from distppo.findings.finding import Point
+
+Item = TypeVar("Item")
 
 
 def longest_stretch(points: Sequence[Point], holds: Callable[[float], bool]) -> list[Point]:
@@ -41,9 +44,9 @@ def jitter(points: Sequence[Point]) -> float:
     return statistics.median(abs(after.value - before.value) for before, after in itertools.pairwise(points))
 
 
-def tail(points: Sequence[Point], part: float, *, least: int = 1) -> Sequence[Point]:
-    """The last `part` of the points, at least `least` of them."""
-    return points[-max(least, round(len(points) * part)) :]
+def tail(items: Sequence[Item], part: float, *, least: int = 1) -> Sequence[Item]:
+    """The last `part` of the items, at least `least` of them."""
+    return items[-max(least, round(len(items) * part)) :]
 
 
 def between(points: Sequence[Point]) -> str:
