@@ -1,0 +1,282 @@
+"""The rest of the report: time, faults, value analysis, videos, settings, checkpoints, versions."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from distppo.findings.faults import counted
+from distppo.findings.finding import number
+from distppo.findings.speed import PHASES
+from distppo.metrics import FAULT_METRICS, FAULTS
+from distppo.report.evaluation_files import LARGEST_FIGURE, Evaluation, data_address
+from distppo.report.groups import Group
+from distppo.report.html import Html, element, joined
+from distppo.report.overview import cell, missing, table
+from distppo.report.run_files import Run, Setting
+from distppo.report.scale import short
+
+MOST_EVENTS = 100
+MEDIA_BYTES = 6_000_000
+"""Pictures and videos taken in altogether; as text in the page they take a third more."""
+FIGURE_NAMES = {
+    "value_calibration.png": "Calibration: what followed where the critic predicted alike",
+    "value_bias.png": "Bias along the episode",
+    "value_td_error.png": "Histogram of the TD error",
+    "value_episodes.png": "The episodes most over- and underestimated",
+}
+MACHINE = ("cpu", "cores", "memory_bytes", "gpu", "platform")
+Named = tuple[str, Run]
+
+
+def runs_of(groups: Sequence[Group]) -> Iterator[Named]:
+    """Every run with the name that tells it from the others."""
+    for group in groups:
+        for run in group.runs:
+            parts = [*([group.name] if len(groups) > 1 or len(group.runs) == 1 else []), *([run.name] if len(group.runs) > 1 else [])]
+            yield " / ".join(parts), run
+
+
+def time_bars(groups: Sequence[Group]) -> Html:
+    """A bar for each group: the parts of its time that the phases took."""
+    bars, rows = [], []
+    for group in groups:
+        shares = _shares(group)
+        if not shares:
+            continue
+        left, parts = 0.0, []
+        for index, (_, share) in enumerate(shares):
+            parts.append(element("rect", x=f"{left:.2%}", y=0, width=f"{share:.2%}", height="100%", class_=f"c{index}"))
+            left += share
+        words = ", ".join(f"{phase} {share:.0%}" for phase, share in shares)
+        bars += [element("h3", group.name), element("svg", parts, class_="bar", role="img", aria_label=f"{group.name}: {words}")]
+        rows.append(element("tr", element("th", group.name, scope="row"), [cell(f"{share:.1%}") for _, share in shares]))
+    keys = [
+        element(
+            "li", element("svg", element("rect", width=12, height=12, rx=3, class_=f"c{index}"), class_="key", aria_hidden="true"), phase
+        )
+        for index, phase in enumerate(PHASES)
+    ]
+    shown = element("div", bars, element("ul", keys, class_="legend"), class_="bars")
+    return joined(shown, element("details", element("summary", "Table"), table(("", *PHASES), rows)))
+
+
+def _shares(group: Group) -> list[tuple[str, float]]:
+    rows = [row for run in group.runs for row in run.record.rows]
+    seconds = {phase: sum(max(number(row.get(f"time/{phase}"), 0.0), 0.0) for row in rows) for phase in PHASES}
+    total = sum(seconds.values())
+    return [(phase, value / total) for phase, value in seconds.items()] if total > 0 else []
+
+
+def faults(groups: Sequence[Group]) -> Html:
+    """Faults by kind with how often, and one by one; and that there were none, where there were none."""
+    told = []
+    for name, run in runs_of(groups):
+        counts = {kind: counted(run.record, FAULT_METRICS[kind])[0] for kind in FAULTS}
+        rows = {metric: (count, kind) for kind, count in counts.items() if count for metric in [FAULT_METRICS[kind]]}
+        events = [
+            event for event in run.record.events if event.get("event") in ("fault", "recovered", "error", "layout_changed", "resumed")
+        ]
+        if not rows and not events:
+            continue
+        if len(groups) > 1 or len(groups[0].runs) > 1:
+            told.append(element("h3", name))
+        if rows:
+            listed = [
+                element("tr", element("th", metric, scope="row"), cell(str(count)), element("td", FAULTS[kind], class_="words"))
+                for metric, (count, kind) in rows.items()
+            ]
+            told.append(table(("counter", "count", "meaning"), listed))
+        if events:
+            told.append(_events_table(events))
+    return joined(told) if told else element("p", element("span", "none", class_="badge well"), " Nothing went wrong.")
+
+
+def _events_table(events: Sequence[Mapping[str, Any]]) -> Html:
+    shown = events[-MOST_EVENTS:]
+    rows = []
+    for event in shown:
+        words = [event.get(key) for key in ("what", "where", "why", "done", "kind", "message", "seconds") if event.get(key) is not None]
+        steps = event.get("env_steps")
+        rows.append(
+            element(
+                "tr",
+                element("td", str(event.get("time", ""))[:19].replace("T", " "), class_="mono"),
+                cell(f"{steps:,}" if isinstance(steps, int) else "-"),
+                element("td", event["event"]),
+                element("td", " - ".join(map(str, words)), class_="words"),
+            )
+        )
+    left_out = len(events) - len(shown)
+    return table(
+        ("time", "env steps", "event", "what happened"), rows, f"The last {MOST_EVENTS}; {left_out:,} before." if left_out else None
+    )
+
+
+class Media:
+    """Pictures and videos inside the page, as long as there is room for them."""
+
+    def __init__(self, room: int = MEDIA_BYTES) -> None:
+        self._room = room
+
+    def figure(self, evaluation: Evaluation, name: str, caption: str, *, video: bool) -> Html:
+        """A figure with the picture or video; where it cannot be taken in, where it lies and why."""
+        path = evaluation.path / name
+        try:
+            address = data_address(path, min(self._room, LARGEST_FIGURE) if not video else self._room)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or (f"too large for the page, {error}" if "larger" in str(error) else error)
+            return element("p", f"{caption}: {path} is not shown here ({reason}).", class_="missing")
+        self._room -= len(address) * 3 // 4
+        if address.startswith("data:video"):
+            shown = element(
+                "video",
+                "This browser plays no MP4.",
+                src=Html(address),
+                controls=True,
+                loop=True,
+                muted=True,
+                playsinline=True,
+                aria_label=caption,
+            )
+        else:
+            shown = element("img", src=Html(address), alt=caption)
+        return element("figure", shown, element("figcaption", caption))
+
+
+def videos(groups: Sequence[Group], found: Mapping[str, list[Evaluation]], media: Media) -> Html:
+    """The newest videos of each run."""
+    shown = []
+    for name, _ in runs_of(groups):
+        evaluation = next((one for one in found[name] if one.names("videos")), None)
+        if evaluation is None:
+            continue
+        for file in evaluation.names("videos"):
+            told = evaluation.video(file)
+            result = number(told.get("return"), None)
+            words = [f"{name}: {told.get('shows', file)} episode", f"return {short(result)}" if result is not None else None]
+            steps = number(evaluation.scores.get("env_steps"), None)
+            words.append(f"policy of {steps:,} env steps" if steps is not None else None)
+            shown.append(media.figure(evaluation, file, ", ".join(filter(None, words)), video=True))
+    if shown:
+        return element("div", shown, class_="media")
+    return missing("No video has been recorded.", f"launch.py evaluate {shlex.quote(str(groups[0].runs[0].path))} --record")
+
+
+def scores(groups: Sequence[Group], found: Mapping[str, list[Evaluation]]) -> Html:
+    """Evaluations by `evaluate`, the newest of each run and checkpoint."""
+    rows = []
+    for name, _ in runs_of(groups):
+        for evaluation in found[name][:10]:
+            told = evaluation.scores
+            interval = told.get("return_iqm_interval")
+            within = [number(bound, None) for bound in interval] if isinstance(interval, list) and len(interval) == 2 else []
+            rows.append(
+                element(
+                    "tr",
+                    element("th", name, scope="row"),
+                    cell(_whole(told.get("env_steps"))),
+                    element("td", "deterministic" if told.get("deterministic") is True else "stochastic"),
+                    cell(_whole(told.get("episodes"))),
+                    *(cell(short(number(told.get(key), None))) for key in ("return_mean", "return_std", "return_iqm")),
+                    cell(" to ".join(map(short, within)) or "-"),
+                )
+            )
+    if not rows:
+        return missing(
+            "No evaluation has been made besides those of training.", f"launch.py evaluate {shlex.quote(str(groups[0].runs[0].path))}"
+        )
+    return table(("run", "env steps", "actions", "episodes", "mean", "std", "IQM", "95% interval"), rows)
+
+
+def _whole(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else "-"
+
+
+def settings(groups: Sequence[Group]) -> Html:
+    """What differs between the groups, and every setting of each with where its value comes from."""
+    firsts = [(group.name, group.runs[0]) for group in groups if group.runs[0].settings]
+    parts = []
+    if len(firsts) > 1:
+        keys = [key for key in firsts[0][1].settings if len({run.settings[key].value for _, run in firsts}) > 1]
+        rows = [
+            element("tr", element("th", element("code", key), scope="row"), [element("td", run.settings[key].value) for _, run in firsts])
+            for key in keys
+            if key != "run.directory"
+        ]
+        parts += [element("h3", "What differs"), table(("setting", *(name for name, _ in firsts)), rows)]
+    for name, run in firsts:
+        chosen = {key: setting for key, setting in run.settings.items() if setting.origin != "default"}
+        title = f"Settings of {name}" + (f" ({run.name}, the first of {len(seeds)} seeds)" if (seeds := _seeds(groups, name)) else "")
+        parts.append(element("h3", title))
+        parts.append(_settings_table(chosen, "Set explicitly; all others have their defaults."))
+        every = element("details", element("summary", "All settings"), _settings_table(run.settings, None), class_="block")
+        parts.append(every)
+    unread = [element("p", f"{name}: {note}", class_="missing") for name, run in runs_of(groups) for note in run.notes]
+    return joined(parts, unread)
+
+
+def _seeds(groups: Sequence[Group], name: str) -> list[Run]:
+    runs = next(group.runs for group in groups if group.name == name)
+    return runs if len(runs) > 1 else []
+
+
+def _settings_table(chosen: Mapping[str, Setting], caption: str | None) -> Html:
+    rows = [
+        element(
+            "tr",
+            element("th", element("code", key), scope="row"),
+            element("td", element("code", setting.value)),
+            element("td", setting.origin),
+        )
+        for key, setting in chosen.items()
+    ]
+    return table(("setting", "value", "from"), rows, caption)
+
+
+def checkpoints(groups: Sequence[Group]) -> Html:
+    """What can be evaluated, exported and gone on from."""
+    rows = []
+    for name, run in runs_of(groups):
+        for info in run.checkpoints:
+            marks = [*(["best"] if run.best == info else []), *(["last"] if info == run.checkpoints[-1] else [])]
+            reference = f"{run.path}@{info.env_steps}"
+            rows.append(
+                element(
+                    "tr",
+                    element("th", name, scope="row"),
+                    cell(f"{info.env_steps:,}"),
+                    element("td", ", ".join(marks)),
+                    element("td", info.saved_at[:19].replace("T", " ")),
+                    element("td", element("code", reference)),
+                )
+            )
+    if not rows:
+        return element("p", "None is in the folder of the run.", class_="missing")
+    return table(("run", "env steps", "", "saved (UTC)", "name for evaluate, export and train --resume"), rows)
+
+
+def machines(groups: Sequence[Group]) -> Html:
+    """Versions and hardware, one column a run, or a single one where all are the same."""
+    named = [(name, _told(run)) for name, run in runs_of(groups)]
+    columns = named[:1] if all(told == named[0][1] for _, told in named) else named[:12]
+    keys = list(dict.fromkeys(key for _, told in columns for key in told))
+    if not keys:
+        return element("p", "The run did not write them down.", class_="missing")
+    rows = [element("tr", element("th", key, scope="row"), [element("td", told.get(key, "-")) for _, told in columns]) for key in keys]
+    return table(("", *([name for name, _ in columns] if len(columns) > 1 else ["all runs" if len(named) > 1 else named[0][0]])), rows)
+
+
+def _told(run: Run) -> dict[str, str]:
+    """The run's machine as text; hardware first."""
+    machine = run.machine
+    names = [*(key for key in MACHINE if key in machine), *(key for key in machine if key not in MACHINE)][:40]
+    ready = next((event for event in reversed(run.record.events) if event.get("event") == "ready"), {})
+    told = {"ran": ready.get("description"), "learner step": ready.get("step")}
+    told |= {("memory" if key == "memory_bytes" else key): _hardware(key, machine[key]) for key in names}
+    return {key: str(value) for key, value in told.items() if isinstance(value, str | int | float)}
+
+
+def _hardware(key: str, value: Any) -> Any:
+    return f"{value / 2**30:.1f} GiB" if key == "memory_bytes" and isinstance(value, int | float) else value
