@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import webbrowser
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distppo.cli.parser import Parser
 from distppo.config.suggest import printable
+from distppo.errors import UserError
 
 if TYPE_CHECKING:
     from distppo.report import Report
@@ -40,6 +43,26 @@ def lines_about(report: Report) -> list[str]:
     return [f"report:          {printable(str(report.path))} ({report.size / 1e6:.1f} MB; {found})", *titles]
 
 
+def closing_report(directory: Path, program: str, *, wanted: bool) -> list[str]:
+    """Returns the last lines of a training: where its report is, or how to make one. A report that cannot be written spoils no training.
+
+    Args:
+        directory: of the run, or of the runs of several seeds.
+        program: how the user calls the command that ends, such as "distppo train".
+        wanted: write the report.
+    """
+    command = f"report with:     {program.rpartition(' ')[0]} report {shlex.quote(str(directory))}"
+    if not wanted:
+        return [command]
+
+    from distppo.report import write_report
+
+    try:
+        return lines_about(write_report([str(directory)]))
+    except UserError as error:
+        return [f"no report:       {printable(str(error))}", command]
+
+
 def _parser(program: str) -> Parser:
     parser = Parser(
         program,
@@ -50,7 +73,7 @@ def _parser(program: str) -> Parser:
         "runs",
         metavar="RUN",
         nargs="+",
-        help="a run directory, a folder of runs, the name of either under runs/, or latest; runs that differ in their seed alone are a group",
+        help="a run directory or a folder of runs, by path or name, or latest; runs that differ in their seed alone are one group",
     )
     group = parser.add_argument_group("output")
     group.add_argument("--output", metavar="FILE", help="the file (default: report.html in the run's folder; here for several)")
