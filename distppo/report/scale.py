@@ -20,11 +20,11 @@ def value_range(arrays: Sequence[np.ndarray], include: Sequence[float] = ()) -> 
     if not len(values):
         return 0.0, 1.0
     low, high = float(values.min()), float(values.max())
+    if not math.isfinite(high - low):
+        return low / 4, high / 4
     inner_low, inner_high = (float(bound) for bound in np.quantile(values, [OUTLIERS, 1 - OUTLIERS]))
     if inner_high > inner_low and high - low > _FAR * (inner_high - inner_low):
         low, high = max(low, inner_low - (inner_high - inner_low) / 2), min(high, inner_high + (inner_high - inner_low) / 2)
-    if not math.isfinite(high - low):
-        return low / 4, high / 4
     margin = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
     return low - margin, high + margin
 
