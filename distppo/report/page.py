@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -82,6 +83,7 @@ def _head(title: str) -> Html:
     )
 
 
+@functools.cache
 def _source(name: str) -> Html:
     """A style sheet or script of this package."""
     return Html(files("distppo.report").joinpath(name).read_text(encoding="utf-8"))
