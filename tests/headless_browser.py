@@ -1,10 +1,13 @@
 """Headless Chromium over the DevTools protocol's pipe: JSON messages that end with a zero byte, on file descriptors 3 and 4.
 
-The protocol: https://chromedevtools.github.io/devtools-protocol/
+    python tests/headless_browser.py runs/my-run/report.html docs/images/report.png --width 1280 --height 1000
+
+takes a picture of a page, as the one in the README was. The protocol: https://chromedevtools.github.io/devtools-protocol/
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import contextlib
 import json
@@ -12,6 +15,7 @@ import os
 import select
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -97,10 +101,10 @@ class Browser:
         """Moves the pointer."""
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
-    def screenshot(self, path: Path) -> None:
-        """Writes a picture of the whole page."""
+    def screenshot(self, path: Path, height: int | None = None) -> None:
+        """Writes a picture of the page, the whole or its first pixels."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 16_000), "scale": 1}
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": height or min(size["height"], 16_000), "scale": 1}
         shot = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
         path.write_bytes(base64.b64decode(shot["data"]))
 
@@ -139,3 +143,24 @@ class Browser:
             self._buffer += block
         message, _, self._buffer = self._buffer.partition(b"\0")
         return dict(json.loads(message))
+
+
+def main() -> None:
+    """Takes a picture of a page."""
+    parser = argparse.ArgumentParser(description="Takes a picture of a page in headless Chromium.")
+    parser.add_argument("page", type=Path)
+    parser.add_argument("picture", type=Path)
+    parser.add_argument("--width", type=int, default=1280)
+    parser.add_argument("--height", type=int, help="of the picture (default: the whole page)")
+    parser.add_argument("--dark", action="store_true", help="as by a system that prefers dark colors")
+    arguments = parser.parse_args()
+    chromium = find_chromium()
+    if chromium is None:
+        raise SystemExit("there is no Chromium here (on Debian: apt install chromium)")
+    with tempfile.TemporaryDirectory() as profile, Browser(chromium, Path(profile)) as browser:
+        browser.open(arguments.page.resolve().as_uri(), width=arguments.width, dark=arguments.dark)
+        browser.screenshot(arguments.picture, arguments.height)
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,7 @@ from fuzzing.loaders import LOADERS
 from fuzzing.mutate import Pairs, Raw, dump, mutate_bytes, mutate_tree
 
 ROOT = Path(__file__).resolve().parents[1]
-INPUTS = {"config": 700, "manifest": 1500, "content": 1000, "metrics": 1500, "run": 400, "report": 500}
+INPUTS = {"config": 700, "manifest": 1500, "content": 1000, "metrics": 1500, "run": 400, "report": 420}
 ESCAPES = {
     "opens a file elsewhere": "open('/etc/hostname')",
     "writes": "open('inside', 'w')",

@@ -296,7 +296,7 @@ class ReportLoader(Loader):
         (self.path / "evaluations" / "e").mkdir(parents=True)
         for name, data in self.files.items():
             (self.path / name).write_bytes(data)
-        changed = METRICS_FILE if rng.random() < 0.6 else rng.choice(list(self.files))
+        changed = METRICS_FILE if rng.random() < 0.8 else rng.choice(list(self.files))
         data = self.files[changed]
         if changed == METRICS_FILE:
             lines = data.splitlines()

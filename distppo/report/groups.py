@@ -39,24 +39,34 @@ class Group(NamedTuple):
 def find_groups(references: Sequence[str], *, runs_root: Path = RUNS_ROOT) -> list[Group]:
     """Reads what is named: runs, folders of runs, names of either under `runs_root`, or `latest`.
 
-    A folder of runs with equal settings but for the seed is one group, and so are runs named one by one; else each run is its own.
+    Runs in one folder that differ in their seed alone are a group, and so are runs that are named one by one. The same seed twice is two
+    groups: it compares two versions of the code.
 
     Raises:
         UserError: there is no such run, or it cannot be read.
     """
-    paths = list(dict.fromkeys(path for reference in references for path in _paths(reference, runs_root)))
-    if len(paths) > MOST_RUNS:
-        raise UserError(f"{len(paths)} runs are more than a report takes in ({MOST_RUNS}); name fewer")
+    named = {path: reference for reference in references for path in _paths(reference, runs_root)}
+    if len(named) > MOST_RUNS:
+        raise UserError(f"{len(named)} runs are more than a report takes in ({MOST_RUNS}); name fewer")
     groups: list[list[Run]] = []
-    for run in map(read_run, paths):
-        alike = next((group for group in groups if same_but_for_the_seed(group[0], run)), None)
+    folders: list[str | None] = []
+    for path, reference in named.items():
+        run, folder = read_run(path), None if is_run(Path(reference)) or is_run(runs_root / reference) else reference
+        alike = next((group for group, other in zip(groups, folders, strict=True) if other == folder and _belongs(run, group)), None)
         if alike is None:
             groups.append([run])
+            folders.append(folder)
         else:
             alike.append(run)
     if not any(run.record.rows for group in groups for run in group):
-        raise UserError(f"{paths[0]}: no iteration has been written yet; the report needs at least one")
+        raise UserError(f"{next(iter(named))}: no iteration has been written yet; the report needs at least one")
     return _named(groups)
+
+
+def _belongs(run: Run, group: list[Run]) -> bool:
+    """True if a run is another seed of the group."""
+    seeds = {member.record.settings.get("run.seed") for member in group}
+    return same_but_for_the_seed(group[0], run) and run.record.settings.get("run.seed") not in seeds
 
 
 def _paths(reference: str, runs_root: Path) -> list[Path]:

@@ -60,8 +60,9 @@ class Run(NamedTuple):
 
 
 def is_run(path: Path) -> bool:
-    """True for a folder in which a run has written its metrics."""
-    return (path / METRICS_FILE).is_file()
+    """True for a folder in which a run has written its metrics; a link to somebody else's is none."""
+    metrics = path / METRICS_FILE
+    return metrics.is_file() and not metrics.is_symlink()
 
 
 def runs_in(path: Path) -> list[Path]:
@@ -104,6 +105,8 @@ def read_run(path: Path) -> Run:
 
 def _config(path: Path, notes: list[str]) -> Config | None:
     try:
+        if path.is_symlink():
+            raise ConfigError(f"{path} is a link, which a run never holds")
         return load_config([path])
     except ConfigError as error:
         notes.append(f"the settings cannot be read: {error}")

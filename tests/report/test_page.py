@@ -155,6 +155,16 @@ def test_groups_stand_side_by_side(make_run: MakeRun) -> None:
     assert_harmless(page)
 
 
+def test_the_same_seeds_in_two_folders_are_compared(make_run: MakeRun) -> None:
+    """Two versions of the code with equal settings: two groups, told apart by their folders."""
+    for name in ("old", "new"):
+        for seed in range(2):
+            folder = make_run(f"{name}/seed{seed}", seed=seed).parent
+    page = page_of(folder.parent / "old", folder)
+    figures = {figure["key"]: figure for figure in json.loads(page.scripts[0])}
+    assert [series["name"] for series in figures["train-approx_kl"]["series"]] == ["old", "new"]
+
+
 def test_findings_stand_in_words_with_what_to_try(make_run: MakeRun) -> None:
     page = page_of(make_run("bad", **{"train/clip_fraction": 0.7}))
     words = page.sections["findings"]
@@ -242,6 +252,20 @@ def test_settings_that_cannot_be_read_are_said_to_be_so(quickstart: Path) -> Non
     (quickstart / "summary.json").write_text("{")
     page = page_of(quickstart)
     assert "unknown key ppo.gama" in page.sections["settings"] and "summary.json cannot be read" in page.sections["settings"]
+
+
+def test_links_in_a_run_lead_nowhere(quickstart: Path, tmp_path: Path) -> None:
+    """A run that shows another file as its settings, its summary or its metrics does not get it into the report."""
+    secret = tmp_path / "secret"
+    secret.write_text("secret: {word: swordfish}\n")
+    for name in ("config.yaml", "summary.json"):
+        (quickstart / name).unlink()
+        (quickstart / name).symlink_to(secret)
+    assert "swordfish" not in write_report([str(quickstart)]).path.read_text()
+    (quickstart / "metrics.jsonl").rename(tmp_path / "metrics.jsonl")
+    (quickstart / "metrics.jsonl").symlink_to(tmp_path / "metrics.jsonl")
+    with pytest.raises(UserError, match="neither a run"):
+        write_report([str(quickstart)])
 
 
 def test_a_long_run_with_a_video_stays_small(make_run: MakeRun) -> None:
