@@ -89,8 +89,9 @@ def draw(figure: Figure) -> Drawing | None:
             aria_label=f"{figure.title} over {figure.x_label}. Left and right arrow read values.",
             data_figure=figure.key,
         ),
-        element("p", f"{figure.x_label}", class_="x-label", aria_hidden="true"),
-        element("output", class_="reading", aria_live="polite"),
+        element(
+            "div", element("output", class_="reading", aria_live="polite"), element("p", figure.x_label, class_="x-label"), class_="below"
+        ),
         _table(figure, named),
         class_="chart",
     )
@@ -121,7 +122,7 @@ def _style(color: int) -> str:
 def _x_range(steps: Sequence[np.ndarray]) -> Range:
     low, high = min(float(array.min()) for array in steps), max(float(array.max()) for array in steps)
     low = 0.0 if 0 <= low < 0.3 * high else low
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    return (low, high + 0.01 * (high - low)) if high > low else (low - 0.5, high + 0.5)
 
 
 def _near(healthy: Range | None, arrays: Sequence[np.ndarray]) -> list[float]:

@@ -272,7 +272,7 @@ def _told(run: Run) -> dict[str, str]:
     """The run's machine as text; hardware first."""
     machine = run.machine
     names = [*(key for key in MACHINE if key in machine), *(key for key in machine if key not in MACHINE)][:40]
-    ready = next((event for event in reversed(run.record.events) if event.get("event") == "ready"), {})
+    ready: Mapping[str, Any] = next((event for event in reversed(run.record.events) if event.get("event") == "ready"), {})
     told = {"ran": ready.get("description"), "learner step": ready.get("step")}
     told |= {("memory" if key == "memory_bytes" else key): _hardware(key, machine[key]) for key in names}
     return {key: str(value) for key, value in told.items() if isinstance(value, str | int | float)}

@@ -12,19 +12,21 @@ from distppo.report.groups import Group
 from distppo.report.html import Html, element
 from distppo.report.scale import Range
 
-RETURN, LENGTH, EVALUATION, EVALUATION_STD = "rollout/ep_rew_mean", "rollout/ep_len_mean", "eval/mean_reward", "eval/std_reward"
+RETURN, EVALUATION, EVALUATION_STD = "rollout/ep_rew_mean", "eval/mean_reward", "eval/std_reward"
 MOST_SEED_LINES = 40
 
 
 class Panel(NamedTuple):
-    """A small figure of one metric: its title, and the range of a healthy run as docs/metrics.md has it."""
+    """A small figure of one metric: its title, the range of a healthy run as docs/metrics.md has it, and words other than those there."""
 
     key: str
     title: str
     healthy: Range | None = None
+    about: str = ""
 
 
 DIAGNOSTICS = (
+    Panel("rollout/ep_len_mean", "Episode length", about="Mean length of the last 100 finished episodes, in env steps."),
     Panel("train/explained_variance", "Explained variance", (0.5, 1.0)),
     Panel("train/approx_kl", "Approximate KL", (0.002, 0.03)),
     Panel("train/clip_fraction", "Clip fraction", (0.05, 0.3)),
@@ -75,11 +77,10 @@ def return_figures(groups: Sequence[Group]) -> list[Figure]:
         about = (
             f"Training: {_plain(RETURN)} Evaluation: deterministic actions on separate environments; the band is one standard deviation."
         )
-        return [Figure("returns", "Episode return", about, lines), _of_metric(groups, Panel(LENGTH, "Episode length"))]
+        return [Figure("returns", "Episode return", about, lines)]
     return [
         _of_metric(groups, Panel(RETURN, "Training return"), seeds=True),
         _of_metric(groups, Panel(EVALUATION, "Evaluation return"), seeds=True, dots=True),
-        _of_metric(groups, Panel(LENGTH, "Episode length"), seeds=True),
     ]
 
 
@@ -96,7 +97,7 @@ def _of_metric(groups: Sequence[Group], panel: Panel, *, seeds: bool = False, do
         if len(curves) > 1 and faint:
             lines += [Line("", curve, number) for curve in curves]
         lines.append(Line(group.name, _together(curves), number, dots))
-    return Figure(panel.key.replace("/", "-"), panel.title, _plain(panel.key), lines, panel.healthy)
+    return Figure(panel.key.replace("/", "-"), panel.title, panel.about or _plain(panel.key), lines, panel.healthy)
 
 
 def _together(curves: Sequence[Curve]) -> Curve:

@@ -130,10 +130,8 @@ def _common_start(names: list[str]) -> str:
 
 
 def _told_apart(runs: list[Run]) -> list[Run]:
-    """Runs with names of their own: by seed where the seeds differ."""
-    seeds = [run.record.settings.get("run.seed") for run in runs]
-    if len(runs) > 1 and None not in seeds and len(set(seeds)) == len(seeds):
-        ordered = sorted(zip(seeds, runs, strict=True), key=lambda pair: pair[0])
-        return [run._replace(name=f"seed {seed}") for seed, run in ordered]
-    names = [run.name for run in runs]
-    return [run._replace(name=str(run.path)) if names.count(run.name) > 1 else run for run in runs]
+    """The runs of a group in the order of their seeds, which are their names."""
+    if len(runs) > 1 and runs[0].settings:
+        ordered = sorted(runs, key=lambda run: int(run.record.settings["run.seed"]))
+        return [run._replace(name=f"seed {run.record.settings['run.seed']}") for run in ordered]
+    return runs

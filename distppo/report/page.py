@@ -118,22 +118,27 @@ def _section(section: Section) -> Html:
 
 
 def _sections(groups: Sequence[Group], seen: Sequence[Seen], drawings: Drawings, media: Media) -> list[Section]:
+    """All sections. What has not been made yet stands below what has."""
     found = {name: read_evaluations(run.path) for name, run in runs_of(groups)}
-    bodies = [
+    evaluations = [evaluation for several in found.values() for evaluation in several]
+    results = [
+        (Section("videos", "Video", videos(groups, found, media)), any(evaluation.names("videos") for evaluation in evaluations)),
+        (Section("evaluations", "Evaluations", scores(groups, found)), bool(evaluations)),
+        (Section("values", "Value function", value_section(groups, found, drawings, media)), any(one.values for one in evaluations)),
+    ]
+    return [
         Section("overview", "Overview", _overview(groups, seen)),
         Section("findings", "Findings", findings_section(seen)),
         Section("returns", "Learning curves", _curves(groups, drawings)),
-        Section("videos", "Video", videos(groups, found, media)),
-        Section("evaluations", "Evaluations", scores(groups, found)),
-        Section("values", "Value function", value_section(groups, found, drawings, media)),
+        *(section for section, made in results if made),
         Section("diagnostics", "Losses and diagnostics", _diagnostics(groups, drawings)),
         Section("time", "Where the time went", _time(groups, drawings)),
+        *(section for section, made in results if not made),
         Section("faults", "Faults", faults(groups)),
         Section("settings", "Settings", settings(groups)),
         Section("checkpoints", "Checkpoints", checkpoints(groups)),
         Section("machine", "Versions and machine", machines(groups)),
     ]
-    return bodies
 
 
 def _overview(groups: Sequence[Group], seen: Sequence[Seen]) -> Html:

@@ -80,14 +80,15 @@ def read_run(path: Path) -> Run:
     Raises:
         UserError: its metrics are damaged, too large, or empty.
     """
-    metrics, notes = path / METRICS_FILE, []
+    metrics = path / METRICS_FILE
+    notes: list[str] = []
     if metrics.stat().st_size > LARGEST_METRICS:
         raise UserError(f"{metrics}: larger than {LARGEST_METRICS >> 20} MiB, which a report is not made of")
     rows, events = read_log(metrics)
     config = _config(path / CONFIG_FILE, notes)
     summary = read_json(path / SUMMARY_FILE, notes) if (path / SUMMARY_FILE).exists() else {}
     started = [event for event in events if event.get("event") == "started"]
-    machine = next((event["machine"] for event in reversed(started) if isinstance(event.get("machine"), dict)), {})
+    machine: Mapping[str, Any] = next((event["machine"] for event in reversed(started) if isinstance(event.get("machine"), dict)), {})
     found, problems = scan_run(path) if (path / CHECKPOINTS).is_dir() else ([], [])
     known = {} if config is None else flattened(config)
     return Run(
