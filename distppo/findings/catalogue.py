@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from distppo.findings import faults, returns, speed, update
+from distppo.findings import faults, losses, returns, speed, update
 from distppo.findings.finding import Finding, Rule, RunRecord
 
-RULES: tuple[Rule, ...] = (*returns.RULES, *update.RULES, *speed.RULES, *faults.RULES)
+RULES: tuple[Rule, ...] = (*returns.RULES, *losses.RULES, *update.RULES, *speed.RULES, *faults.RULES)
 
 
 def find(run: RunRecord) -> list[Finding]:

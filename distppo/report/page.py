@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 from distppo import __version__
 from distppo.report.chart import legend
-from distppo.report.details import Media, checkpoints, faults, machines, runs_of, scores, settings, time_bars, videos
+from distppo.report.details import checkpoints, faults, machines, runs_of, settings, time_bars
 from distppo.report.evaluation_files import read_evaluations
 from distppo.report.figures import DIAGNOSTICS, SPEED, Drawings, metric_figures, return_figures
 from distppo.report.groups import Group
 from distppo.report.html import Html, element, joined
 from distppo.report.overview import Seen, comparison, facts, findings_of, findings_section, missing, seeds_table
+from distppo.report.results import Media, scores, videos
 from distppo.report.values import value_section
 
 GENERATOR = "distppo report"

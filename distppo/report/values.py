@@ -11,12 +11,13 @@ import numpy as np
 from distppo.findings.finding import number
 from distppo.report.chart import Figure, Line
 from distppo.report.curves import Curve
-from distppo.report.details import FIGURE_NAMES, Media, runs_of
+from distppo.report.details import runs_of
 from distppo.report.evaluation_files import Evaluation
 from distppo.report.figures import Drawings
 from distppo.report.groups import Group
 from distppo.report.html import Html, element, joined
 from distppo.report.overview import missing, pairs_table
+from distppo.report.results import Media
 from distppo.report.scale import short
 
 NUMBERS = {
@@ -31,6 +32,12 @@ NUMBERS = {
     "steps": "steps",
     "gamma": "discount",
     "reward_scale": "reward scale",
+}
+FIGURE_NAMES = {
+    "value_calibration.png": "Calibration: what followed where the critic predicted alike",
+    "value_bias.png": "Bias along the episode",
+    "value_td_error.png": "Histogram of the TD error",
+    "value_episodes.png": "The episodes most over- and underestimated",
 }
 
 
