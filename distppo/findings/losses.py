@@ -8,12 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from distppo.findings.finding import Hit, Rule, RunRecord, Severity, is_finite, number
-from distppo.findings.series import between, longest_stretch, median
+from distppo.findings.series import PERSISTENT, WARM_UP, between, longest_stretch, median
 
-WARM_UP = 5
-"""Updates at the beginning that are not judged: critic and normalizer start from nothing."""
-PERSISTENT = 8
-"""Updates in a row from which on something is no accident."""
 FLAT_RETURNS = 0.05
 """Standard deviation of the scaled returns below which there is nothing for a critic to explain."""
 LARGE_RETURNS = 100.0

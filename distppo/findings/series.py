@@ -11,6 +11,11 @@ from distppo.findings.finding import Point
 
 Item = TypeVar("Item")
 
+WARM_UP = 5
+"""Updates at the beginning that are not judged: critic and normalizer start from nothing."""
+PERSISTENT = 8
+"""Updates in a row from which on something is no accident."""
+
 
 def longest_stretch(points: Sequence[Point], holds: Callable[[float], bool]) -> list[Point]:
     """The longest run of neighbours for which something holds; the latest of several as long."""

@@ -8,12 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from distppo.findings.finding import Hit, Point, Rule, RunRecord, Severity, number
-from distppo.findings.series import between, longest_stretch, median, share, smoothed, tail
+from distppo.findings.series import PERSISTENT, WARM_UP, between, longest_stretch, median, share, smoothed, tail
 
-WARM_UP = 5
-"""Updates at the beginning that are not judged: critic and normalizer start from nothing."""
-PERSISTENT = 8
-"""Updates in a row from which on something is no accident."""
 HIGH_CLIP_FRACTION = 0.4
 HIGH_KL = 0.05
 KL_OVER_TARGET = 3.0
