@@ -18,6 +18,7 @@ from distppo.report.scale import Range, compact, short, ticks, value_range
 WIDTH, HEIGHT = 1000, 400
 COLORS = 8
 TABLE_ROWS = 12
+ENV_STEPS = "env steps"
 
 
 class Line(NamedTuple):
@@ -53,7 +54,7 @@ class Figure(NamedTuple):
     about: str
     lines: Sequence[Line]
     healthy: Range | None = None
-    x_label: str = "env steps"
+    x_label: str = ENV_STEPS
 
 
 class Drawing(NamedTuple):
@@ -68,7 +69,7 @@ def draw(figure: Figure) -> Drawing | None:
     lines = [line._replace(curve=thinned(line.curve)) for line in figure.lines if len(line.curve.steps)]
     if not lines:
         return None
-    x_bounds = _x_range([line.curve.steps for line in lines])
+    x_bounds = _x_range([line.curve.steps for line in lines], from_zero=figure.x_label == ENV_STEPS)
     arrays = [array for line in lines for array in (line.curve.values, line.curve.low, line.curve.high) if array is not None]
     y_bounds = value_range(arrays, _near(figure.healthy, arrays))
     named = [line for line in lines if line.name]
@@ -119,9 +120,9 @@ def _style(color: int) -> str:
     return f"c{color % COLORS} d{color % COLORS if color < COLORS else (color + 1) % COLORS}"
 
 
-def _x_range(steps: Sequence[np.ndarray]) -> Range:
+def _x_range(steps: Sequence[np.ndarray], *, from_zero: bool) -> Range:
     low, high = min(float(array.min()) for array in steps), max(float(array.max()) for array in steps)
-    low = 0.0 if 0 <= low < 0.3 * high else low
+    low = 0.0 if from_zero else low
     return (low, high + 0.01 * (high - low)) if high > low else (low - 0.5, high + 0.5)
 
 

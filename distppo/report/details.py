@@ -15,6 +15,7 @@ from distppo.report.overview import cell, table
 from distppo.report.run_files import Run, Setting
 
 MOST_EVENTS = 100
+MOST_MACHINES = 12
 MACHINE = ("cpu", "cores", "memory_bytes", "gpu", "platform")
 Named = tuple[str, Run]
 
@@ -48,7 +49,7 @@ def time_bars(groups: Sequence[Group]) -> Html:
         for index, phase in enumerate(PHASES)
     ]
     shown = element("div", bars, element("ul", keys, class_="legend"), class_="bars")
-    return joined(shown, element("details", element("summary", "Table"), table(("", *PHASES), rows)))
+    return joined(shown, element("details", element("summary", "Table"), table(("", *PHASES), rows, numbers=PHASES)))
 
 
 def _shares(group: Group) -> list[tuple[str, float]]:
@@ -76,7 +77,7 @@ def faults(groups: Sequence[Group]) -> Html:
                 element("tr", element("th", metric, scope="row"), cell(str(count)), element("td", FAULTS[kind], class_="words"))
                 for metric, (count, kind) in rows.items()
             ]
-            told.append(table(("counter", "count", "meaning"), listed))
+            told.append(table(("counter", "count", "meaning"), listed, numbers=("count",)))
         if events:
             told.append(_events_table(events))
     return joined(told) if told else element("p", element("span", "none", class_="badge well"), " Nothing went wrong.")
@@ -116,19 +117,20 @@ def settings(groups: Sequence[Group]) -> Html:
         ]
         parts += [element("h3", "What differs"), table(("setting", *(name for name, _ in firsts)), rows)]
     for name, run in firsts:
-        chosen = {key: setting for key, setting in run.settings.items() if setting.origin != "default"}
-        title = f"Settings of {name}" + (f" ({run.name}, the first of {len(seeds)} seeds)" if (seeds := _seeds(groups, name)) else "")
-        parts.append(element("h3", title))
-        parts.append(_settings_table(chosen, "Set explicitly; all others have their defaults."))
-        every = element("details", element("summary", "All settings"), _settings_table(run.settings, None), class_="block")
-        parts.append(every)
+        chosen = {key: setting for key, setting in run.settings.items() if setting.origin != "default" and key != "run.directory"}
+        seeds = f", {run.name}, the first of {count} seeds" if (count := _seeds(groups, name)) > 1 else ""
+        explicit = _settings_table(chosen, "Set explicitly; all others have their defaults.")
+        if len(firsts) == 1:
+            parts.append(joined(element("h3", f"{name}{seeds}"), explicit))
+        else:
+            parts.append(element("details", element("summary", f"Settings of {name}{seeds}"), explicit, class_="block"))
+        parts.append(element("details", element("summary", f"All settings of {name}"), _settings_table(run.settings, None), class_="block"))
     unread = [element("p", f"{name}: {note}", class_="missing") for name, run in runs_of(groups) for note in run.notes]
     return joined(parts, unread)
 
 
-def _seeds(groups: Sequence[Group], name: str) -> list[Run]:
-    runs = next(group.runs for group in groups if group.name == name)
-    return runs if len(runs) > 1 else []
+def _seeds(groups: Sequence[Group], name: str) -> int:
+    return len(next(group.runs for group in groups if group.name == name))
 
 
 def _settings_table(chosen: Mapping[str, Setting], caption: str | None) -> Html:
@@ -163,18 +165,21 @@ def checkpoints(groups: Sequence[Group]) -> Html:
             )
     if not rows:
         return element("p", "None is in the folder of the run.", class_="missing")
-    return table(("run", "env steps", "", "saved (UTC)", "name for evaluate, export and train --resume"), rows)
+    return table(("run", "env steps", "", "saved (UTC)", "name for evaluate, export and train --resume"), rows, numbers=("env steps",))
 
 
 def machines(groups: Sequence[Group]) -> Html:
-    """Versions and hardware, one column a run, or a single one where all are the same."""
-    named = [(name, _told(run)) for name, run in runs_of(groups)]
-    columns = named[:1] if all(told == named[0][1] for _, told in named) else named[:12]
+    """Versions and hardware, a column for each that differs."""
+    alike: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for name, run in runs_of(groups):
+        alike.setdefault(tuple(_told(run).items()), []).append(name)
+    columns = [(f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0], dict(told)) for told, names in alike.items()]
+    columns = [("all runs", columns[0][1])] if len(columns) == 1 else columns[:MOST_MACHINES]
     keys = list(dict.fromkeys(key for _, told in columns for key in told))
     if not keys:
         return element("p", "The run did not write them down.", class_="missing")
     rows = [element("tr", element("th", key, scope="row"), [element("td", told.get(key, "-")) for _, told in columns]) for key in keys]
-    return table(("", *([name for name, _ in columns] if len(columns) > 1 else ["all runs" if len(named) > 1 else named[0][0]])), rows)
+    return table(("", *(name for name, _ in columns)), rows)
 
 
 def _told(run: Run) -> dict[str, str]:

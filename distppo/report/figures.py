@@ -74,13 +74,13 @@ def return_figures(groups: Sequence[Group]) -> list[Figure]:
             Line("training", curve_of(record, RETURN), 0),
             Line("evaluation", curve_of(record, EVALUATION, spread=EVALUATION_STD), 1, dots=True),
         ]
-        about = (
-            f"Training: {_plain(RETURN)} Evaluation: deterministic actions on separate environments; the band is one standard deviation."
-        )
+        about = "Training: mean of the last 100 finished episodes. Evaluation: deterministic actions; the band is one standard deviation."
         return [Figure("returns", "Episode return", about, lines)]
     return [
-        _of_metric(groups, Panel(RETURN, "Training return"), seeds=True),
-        _of_metric(groups, Panel(EVALUATION, "Evaluation return"), seeds=True, dots=True),
+        _of_metric(groups, Panel(RETURN, "Training return", about="Mean of the last 100 finished episodes."), seeds=True),
+        _of_metric(
+            groups, Panel(EVALUATION, "Evaluation return", about="Deterministic actions, frozen statistics."), seeds=True, dots=True
+        ),
     ]
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -69,10 +68,15 @@ def _finding(pairs: Sequence[Seen]) -> Html:
 def facts(group: Group, seen: Sequence[Seen]) -> Html:
     """The numbers of one run, or of the seeds of one configuration."""
     entries = [_return_fact(group), _evaluation_fact(group), _steps_fact(group), _speed_fact(group), _findings_fact(seen)]
+    return cards(entries)
+
+
+def cards(entries: Sequence[tuple[str, str, Html]]) -> Html:
+    """Numbers that are to be seen first: name, value and what else there is to say."""
     return element("dl", [element("div", element("dt", name), element("dd", value, more)) for name, value, more in entries], class_="facts")
 
 
-def _small(words: str) -> Html:
+def small(words: str) -> Html:
     return element("span", words, class_="more")
 
 
@@ -80,44 +84,44 @@ def _return_fact(group: Group) -> tuple[str, str, Html]:
     lasts = [points[-1].value for run in group.runs if (points := run.record.series(RETURN))]
     firsts = [points[0].value for run in group.runs if (points := run.record.series(RETURN))]
     if not lasts:
-        return "Episode return", "-", _small("no episode has ended yet")
-    return "Episode return", iqm(lasts), _small(f"training, from {iqm(firsts)}{spread(lasts)}")
+        return "Episode return", "-", small("no episode has ended yet")
+    return "Episode return", iqm(lasts), small(f"training, from {iqm(firsts)}{spread(lasts)}")
 
 
 def _evaluation_fact(group: Group) -> tuple[str, str, Html]:
     bests = [best for run in group.runs if (best := best_evaluation(run)) is not None]
     if not bests:
-        return "Best evaluation", "-", _small("not made: set evaluation.every")
+        return "Best evaluation", "-", small("not made: set evaluation.every")
     values = [best.value for best in bests]
     where = f"at {bests[0].step:,} env steps" if len(bests) == 1 else f"of each seed{spread(values)}"
-    return "Best evaluation", iqm(values), _small(where)
+    return "Best evaluation", iqm(values), small(where)
 
 
 def _steps_fact(group: Group) -> tuple[str, str, Html]:
     done = sum(run.record.steps for run in group.runs)
     states = ", ".join(dict.fromkeys(map(state_of, group.runs)))
     seeds = f"over {len(group.runs)} seeds, " if len(group.runs) > 1 else ""
-    return "Env steps", short(float(done)) if done < 1e9 else f"{done:.3g}", _small(f"{seeds}{states}")
+    return "Env steps", short(float(done)) if done < 1e9 else f"{done:.3g}", small(f"{seeds}{states}")
 
 
 def _speed_fact(group: Group) -> tuple[str, str, Html]:
     speeds = [speed for run in group.runs if (speed := last(run, "time/fps")) is not None]
     seconds = [elapsed for run in group.runs if (elapsed := last(run, "time/time_elapsed")) is not None]
     value = f"{short(float(np.median(speeds)))}/s" if speeds else "-"
-    return "Speed", value, _small(f"env steps; {format_duration(sum(seconds))} of training" if seconds else "")
+    return "Speed", value, small(f"env steps; {format_duration(sum(seconds))} of training" if seconds else "")
 
 
 def _findings_fact(seen: Sequence[Seen]) -> tuple[str, str, Html]:
     counts = {name: sum(finding.severity == severity for _, finding in seen) for severity, name in NAMES.items()}
     told = ", ".join(f"{count} {name}{'s' * (count != 1)}" for name, count in counts.items() if count)
-    return "Findings", str(len(seen)) if seen else "none", _small(told or "all rules are quiet")
+    return "Findings", str(len(seen)) if seen else "none", small(told or "all rules are quiet")
 
 
 def comparison(groups: Sequence[Group]) -> Html:
     """Groups as the rows of a table, in the colors of the figures."""
     head = ("", "environment", "runs", "env steps", "training return", "best evaluation", "env steps/s", "training time", "state")
     rows = [element("tr", _row(number, group)) for number, group in enumerate(groups)]
-    return table(head, rows, "Returns over several seeds are interquartile means, with the 95% bootstrap interval.")
+    return table(head, rows, "Returns over several seeds are interquartile means, with the 95% bootstrap interval.", numbers=head[2:8])
 
 
 def _row(number: int, group: Group) -> list[Html]:
@@ -141,7 +145,7 @@ def _row(number: int, group: Group) -> list[Html]:
 def seeds_table(group: Group) -> Html:
     """The runs of a group one by one."""
     head = ("run", "env steps", "first return", "last return", "best evaluation", "at env steps", "env steps/s", "state")
-    return table(head, [element("tr", _seed_row(run)) for run in group.runs])
+    return table(head, [element("tr", _seed_row(run)) for run in group.runs], numbers=head[1:7])
 
 
 def _seed_row(run: Run) -> list[Html]:
@@ -185,20 +189,21 @@ def cell(value: str) -> Html:
     return element("td", value, class_="number")
 
 
-def table(head: Sequence[str], rows: Sequence[Html], caption: str | None = None) -> Html:
-    """A table that scrolls inside itself where it is too wide; columns of numbers are aligned by the cells' class."""
-    titles = element("thead", element("tr", [element("th", name, scope="col") for name in head]))
+def table(head: Sequence[str], rows: Sequence[Html], caption: str | None = None, *, numbers: Sequence[str] = ()) -> Html:
+    """A table that scrolls inside itself where it is too wide.
+
+    Args:
+        head: names of the columns.
+        rows: made of cells.
+        caption: above the table, or None.
+        numbers: names of the columns of numbers, which stand on the right as their cells do.
+    """
+    titles = [element("th", name, scope="col", class_="number" if name in numbers else None) for name in head]
     body = element("tbody", list(rows))
-    inner = element("table", element("caption", caption) if caption else None, titles, body)
+    inner = element("table", element("caption", caption) if caption else None, element("thead", element("tr", titles)), body)
     return element(
         "div", inner, class_="scroll", tabindex=0, role="region", aria_label=caption or f"Table: {', '.join(filter(None, head))}"
     )
-
-
-def pairs_table(entries: Mapping[str, Any] | Iterator[tuple[str, Any]], head: tuple[str, str]) -> Html:
-    """A table of names and values."""
-    items = entries.items() if isinstance(entries, Mapping) else entries
-    return table(head, [element("tr", element("th", name, scope="row"), element("td", value)) for name, value in items])
 
 
 def missing(what: str, command: str) -> Html:

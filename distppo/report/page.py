@@ -23,6 +23,7 @@ from distppo.report.results import Media, scores, videos
 from distppo.report.values import value_section
 
 GENERATOR = "distppo report"
+LONGEST_TITLE = 60
 
 
 class Page(NamedTuple):
@@ -50,7 +51,8 @@ def make_page(groups: Sequence[Group], *, made_at: datetime) -> Page:
     drawings, media = Drawings(), Media()
     seen = findings_of(groups)
     sections = _sections(groups, seen, drawings, media)
-    title = groups[0].name if len(groups) == 1 else f"{groups[0].name} and {len(groups) - 1} more"
+    names = ", ".join(group.name for group in groups)
+    title = names if len(names) <= LONGEST_TITLE or len(groups) == 1 else f"{groups[0].name} and {len(groups) - 1} more"
     contents = element("ul", [element("li", element("a", section.title, href=f"#{section.key}")) for section in sections])
     body = element(
         "body",

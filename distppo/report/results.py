@@ -36,7 +36,6 @@ class Media:
         if address.startswith("data:video"):
             shown = element(
                 "video",
-                "This browser plays no MP4.",
                 src=Html(address),
                 controls=True,
                 loop=True,
@@ -91,7 +90,8 @@ def scores(groups: Sequence[Group], found: Mapping[str, list[Evaluation]]) -> Ht
         return missing(
             "No evaluation has been made besides those of training.", f"launch.py evaluate {shlex.quote(str(groups[0].runs[0].path))}"
         )
-    return table(("run", "env steps", "actions", "episodes", "mean", "std", "IQM", "95% interval"), rows)
+    head = ("run", "env steps", "actions", "episodes", "mean", "std", "IQM", "95% interval")
+    return table(head, rows, numbers=(head[1], *head[3:]))
 
 
 def _whole(value: Any) -> str:

@@ -16,22 +16,18 @@ from distppo.report.evaluation_files import Evaluation
 from distppo.report.figures import Drawings
 from distppo.report.groups import Group
 from distppo.report.html import Html, element, joined
-from distppo.report.overview import missing, pairs_table
+from distppo.report.overview import cards, missing, small
 from distppo.report.results import Media
 from distppo.report.scale import short
 
 NUMBERS = {
-    "predicted_mean": "predicted V, mean",
-    "realised_mean": "realised discounted return, mean",
-    "bias": "bias: predicted - realised",
-    "rmse": "root mean squared error",
-    "r2": "R2",
-    "explained_variance": "explained variance",
-    "correlation": "correlation",
-    "episodes": "episodes",
-    "steps": "steps",
-    "gamma": "discount",
-    "reward_scale": "reward scale",
+    "predicted_mean": ("Predicted V", "mean"),
+    "realised_mean": ("Realised return", "mean, discounted"),
+    "bias": ("Bias", "predicted - realised"),
+    "rmse": ("RMSE", "root mean squared error"),
+    "r2": ("R2", "1 is perfect, 0 a constant"),
+    "explained_variance": ("Explained variance", "R2 without the bias"),
+    "correlation": ("Correlation", "of predicted and realised"),
 }
 FIGURE_NAMES = {
     "value_calibration.png": "Calibration: what followed where the critic predicted alike",
@@ -58,11 +54,15 @@ def value_section(groups: Sequence[Group], found: Mapping[str, list[Evaluation]]
 
 def _analysis(evaluation: Evaluation, key: str, drawings: Drawings, media: Media) -> list[Html]:
     values = evaluation.values
-    told = {title: short(number(values.get(name), None)) for name, title in NUMBERS.items() if name in values}
-    steps = number(values.get("env_steps"), None)
-    about = "Predictions against what really followed, in raw reward, by sampled actions"
-    at = f"{about}; checkpoint of {steps:,} env steps." if steps is not None else f"{about}."
-    parts = [element("p", at, class_="quiet"), pairs_table(told, ("", "value"))]
+    told = [(title, short(number(values.get(name), None)), small(more)) for name, (title, more) in NUMBERS.items() if name in values]
+    steps, episodes, gamma = (number(values.get(name), None) for name in ("env_steps", "episodes", "gamma"))
+    about = [
+        "Predictions against what really followed, in raw reward, by sampled actions",
+        f"checkpoint of {steps:,} env steps" if steps is not None else None,
+        f"{episodes:,} episodes" if episodes is not None else None,
+        f"discount {gamma:g}" if gamma is not None else None,
+    ]
+    parts = [element("p", f"{'; '.join(filter(None, about))}.", class_="quiet"), cards(told)]
     drawn = drawings.panel([figure for figure in (_calibration(values, key), _bias(values, key), _td_errors(values, key)) if figure])
     parts += [drawn] if drawn is not None else []
     pictures = [media.figure(evaluation, name, FIGURE_NAMES.get(name, name), video=False) for name in evaluation.names("figures")]
