@@ -117,9 +117,9 @@ def settings(groups: Sequence[Group]) -> Html:
         ]
         parts += [element("h3", "What differs"), table(("setting", *(name for name, _ in firsts)), rows)]
     for name, run in firsts:
-        chosen = {key: setting for key, setting in run.settings.items() if setting.origin != "default" and key != "run.directory"}
+        chosen = {key: setting for key, setting in run.settings.items() if not setting.is_default and key != "run.directory"}
         seeds = f", {run.name}, the first of {count} seeds" if (count := _seeds(groups, name)) > 1 else ""
-        explicit = _settings_table(chosen, "Set explicitly; all others have their defaults.")
+        explicit = _settings_table(chosen, "What differs from the defaults.")
         if len(firsts) == 1:
             parts.append(joined(element("h3", f"{name}{seeds}"), explicit))
         else:

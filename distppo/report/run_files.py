@@ -27,10 +27,11 @@ NOT_WRITTEN_DOWN = "set; the run did not write down where"
 
 
 class Setting(NamedTuple):
-    """A setting of a run: its value as YAML, and where it came from."""
+    """A setting of a run: its value as YAML, where it came from, and whether that is what it would be anyway."""
 
     value: str
     origin: str
+    is_default: bool
 
 
 class Run(NamedTuple):
@@ -127,8 +128,9 @@ def _settings(config: Config, started: list[dict[str, Any]]) -> dict[str, Settin
     for key, value in flattened(config).items():
         field = FIELDS[key]
         entries = [f"{name}: {origin}" for name, origin in origins.items() if name.startswith(f"{key}.")]
-        default = "default" if value == field.default else "set by the program" if written_down else NOT_WRITTEN_DOWN
-        shown[key] = Setting(format_value(field, value), origins.get(key) or "; ".join(entries) or default)
+        is_default = value == field.default
+        unsaid = "default" if is_default else "set by the program" if written_down else NOT_WRITTEN_DOWN
+        shown[key] = Setting(format_value(field, value), origins.get(key) or "; ".join(entries) or unsaid, is_default)
     return shown
 
 
