@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
 STEPS = "time/total_timesteps"
+LARGEST = 1e100
+"""What is beyond measures nothing; sums and squares of it would overflow."""
 
 
 class Severity(IntEnum):
@@ -112,8 +113,8 @@ class Finding(NamedTuple):
 
 
 def is_finite(value: Any) -> bool:
-    """True for a number that is neither NaN nor infinite; False for booleans, texts and None."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """True for a number that is neither NaN nor infinite, nor so large that sums overflow; False for booleans, texts and None."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def number(value: Any, default: Any) -> Any:

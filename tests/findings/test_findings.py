@@ -202,7 +202,7 @@ def test_numbers_that_are_none_are_found_and_break_no_rule() -> None:
     """NaN, infinity, None and missing values anywhere: rules look at what is there."""
     (finding,) = find(good_run(change=late(train__loss=math.nan, train__value_loss=math.inf)))
     assert finding.id == "nan-in-the-update" and "19 updates" in finding.text
-    for nothing in (math.nan, math.inf, None):
+    for nothing in (math.nan, math.inf, -1.7e308, None):
         run = good_run(change=lambda index, row, nothing=nothing: {key: nothing for key in row if not key.startswith("time/t")})
         assert {found.id for found in find(run)} <= {"nan-in-the-update", "episodes-never-end"}
     assert find(RunRecord([{"time/total_timesteps": 8 * step} for step in range(40)])) == []

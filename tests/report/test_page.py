@@ -268,6 +268,13 @@ def test_links_in_a_run_lead_nowhere(quickstart: Path, tmp_path: Path) -> None:
         write_report([str(quickstart)])
 
 
+def test_absurd_numbers_are_left_out(make_run: MakeRun) -> None:
+    """NaN, infinities and numbers whose sums overflow, in every metric: a report comes out, with what is left."""
+    for index, absurd in enumerate((1.7e308, -1.7e308, "NaN", "Infinity", None, 1e-320, 10**18)):
+        keys = ("rollout/ep_rew_mean", "eval/mean_reward", "eval/std_reward", "train/approx_kl", "time/collect", "time/fps", "train/std")
+        assert_harmless(page_of(make_run(f"absurd/{index}/seed0", **dict.fromkeys(keys, absurd))))
+
+
 def test_a_long_run_with_a_video_stays_small(make_run: MakeRun) -> None:
     """1,000 iterations and a video of 5 MB: below 10 MB, made in a few seconds."""
     run = make_run("long", length=1000)
