@@ -45,6 +45,8 @@ class Media:
             )
         else:
             shown = element("img", src=Html(address), alt=caption)
+            if video:  # a GIF cannot be paused, so it can be closed
+                shown = element("details", element("summary", "Plays all the time; close to stop"), shown, open=True)
         return element("figure", shown, element("figcaption", caption))
 
 

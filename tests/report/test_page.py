@@ -188,6 +188,16 @@ def test_evaluations_values_and_videos_are_taken_in(quickstart: Path) -> None:
     assert_harmless(page)
 
 
+def test_a_gif_can_be_stopped(quickstart: Path) -> None:
+    """It cannot be paused, so it lies in something that can be closed."""
+    folder = add_evaluation(quickstart, videos=[{"file": "best.gif", "shows": "best", "return": 1.0}])
+    (folder / "best.gif").write_bytes(b"GIF89a" + bytes(100))
+    page = page_of(quickstart)
+    (index,) = [index for index, (_, attributes) in enumerate(page.elements) if attributes.get("src", "").startswith("data:image/gif")]
+    assert [name for name, _ in page.elements[index - 2 : index]] == ["details", "summary"] and "close to stop" in page.sections["videos"]
+    assert_harmless(page)
+
+
 def test_a_video_that_is_too_large_or_none_stays_outside(quickstart: Path) -> None:
     """A report stays small enough to be sent; where the video lies is said."""
     folder = add_evaluation(quickstart, video=MP4 + bytes(7_000_000))
