@@ -11,11 +11,11 @@ CHOSEN := $(filter --config --config=% --resume --resume=% --checkpoint --checkp
 # pytest's status 5 says that nothing was selected, which is no failure.
 PYTEST = status=0; $(BIN)/python -m pytest $(ARGS) -m
 
-.PHONY: help setup train test test-slow lint format clean
+.PHONY: help setup train test test-slow test-browser lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## build .venv with the tested versions of everything (once; two minutes)
 
@@ -23,7 +23,7 @@ $(STAMP):
 	@PYTHON="$(PYTHON)" scripts/setup.sh $(VENV) $(STAMP)
 
 train: $(STAMP)  ## train configs/quickstart.yaml; ARGS="--config configs/humanoid.yaml" for another
-	$(BIN)/python launch.py train $(if $(CHOSEN),,--config configs/quickstart.yaml) $(ARGS)
+	$(BIN)/python launch.py train --report $(if $(CHOSEN),,--config configs/quickstart.yaml) $(ARGS)
 
 test: $(STAMP)  ## run the tests, quick ones first (ARGS="-k gae" for some)
 	@$(PYTEST) "not slow and not ray and not browser" -n auto --dist worksteal || status=$$?; [ $$status -eq 0 ] || [ $$status -eq 5 ]
@@ -31,6 +31,9 @@ test: $(STAMP)  ## run the tests, quick ones first (ARGS="-k gae" for some)
 
 test-slow: $(STAMP)  ## run the tests that train for minutes
 	@$(PYTEST) "slow and not browser" || status=$$?; [ $$status -eq 0 ] || [ $$status -eq 5 ]
+
+test-browser: $(STAMP)  ## look at reports in headless Chromium (on Debian: apt install chromium)
+	@$(PYTEST) "browser" || status=$$?; [ $$status -eq 0 ] || [ $$status -eq 5 ]
 
 lint: $(STAMP)  ## check style (ruff) and types (mypy)
 	$(BIN)/ruff check .

@@ -15,7 +15,9 @@ from fuzzing.loaders import LOADERS
 from fuzzing.mutate import Pairs, Raw, dump, mutate_bytes, mutate_tree
 
 ROOT = Path(__file__).resolve().parents[1]
-INPUTS = {"config": 700, "manifest": 1500, "content": 1000, "metrics": 1500, "run": 400}
+INPUTS = {"config": 700, "manifest": 1500, "content": 1000, "metrics": 1500, "run": 400, "report": 160}
+REFUSED = dict.fromkeys(INPUTS, 200) | {"report": 40}
+"""At least so many have to be: a report takes longer than the others, so it has fewer inputs."""
 ESCAPES = {
     "opens a file elsewhere": "open('/etc/hostname')",
     "writes": "open('inside', 'w')",
@@ -70,7 +72,7 @@ def test_a_share_of_the_inputs_is_loaded_or_refused(name: str, seed_run: Path, t
     done = run_fuzz(name, "--run", str(seed_run), "--inputs", str(INPUTS[name]), "--output", str(output), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (piece,) = json.loads(output.read_text())["pieces"]
-    assert piece["inputs"] == INPUTS[name] and piece["loaded"] > 10 and piece["refused"] > 200 and piece["failures"] == []
+    assert piece["inputs"] == INPUTS[name] and piece["loaded"] > 10 and piece["refused"] > REFUSED[name] and piece["failures"] == []
 
 
 @pytest.mark.parametrize("code", ESCAPES.values(), ids=ESCAPES)

@@ -18,7 +18,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 BASE = frozenset({"types", "errors", "files", "strict_json", "config", "plugins", "callbacks"})
 LAYERS = (
     BASE,
-    frozenset({"algo"}),
+    frozenset({"algo", "findings"}),
     frozenset({"models"}),
     frozenset({"envs", "collector", "learner", "checkpoint", "metrics", "console", "export"}),
     frozenset({"evaluation", "report"}),

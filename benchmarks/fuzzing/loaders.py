@@ -9,6 +9,7 @@ import os
 import random
 import shutil
 import struct
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,11 +21,15 @@ from distppo.config.trust import named_code
 from distppo.evaluation.restore import config_of, env_spec_of, learner_state_of, progress_of, snapshot_of
 from distppo.metrics import METRICS_FILE, read_metrics
 from distppo.metrics.jsonl import repair
+from distppo.report.groups import Group, find_groups
+from distppo.report.page import make_page
+from distppo.report.run_files import read_run
 from distppo.runtime.boundary import boundary_of, other_layout, restored_text
 from distppo.runtime.run_directory import RunDirectory, find_begun_run
 from distppo.runtime.trainer import Progress
 
 MANIFEST, STATE = "MANIFEST.json", "state.json"
+_LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Loader:
@@ -262,6 +267,57 @@ class RunLoader(Loader):
             repair(Path("runs/a", METRICS_FILE))
 
 
+class ReportLoader(Loader):
+    """A run with evaluations, any of whose files is changed or something else, made into a report."""
+
+    def __init__(self, run: Path, root: Path) -> None:
+        super().__init__(run, root)
+        self.path = root / "run"
+        self.outside = root / "outside"
+        shutil.copytree(run, self.outside)
+        score = {"format": 1, "env_steps": 256, "episodes": 2, "deterministic": True, "return_mean": 1.5, "return_iqm_interval": [1, 2.5]}
+        listed = {"values": "values.json", "figures": ["a.png"], "videos": [{"file": "best.mp4", "shows": "best", "return": 2.0}]}
+        values = {
+            "r2": 0.5, "bias": 1.0, "gamma": 0.99, "env_steps": 256, "td_error": {"edges": [0, 1.5, 3], "counts": [3, 4]},
+            "calibration": [{"predicted": 1.0, "realised": 2.0, "realised_std": 0.5}] * 3,
+            "along_the_episode": [{"first_step": 0, "last_step": 9, "bias": 0.5, "std": 1.0}] * 3,
+        }  # fmt: skip
+        files = {name: (run / name).read_bytes() for name in ("config.yaml", METRICS_FILE, "summary.json")}
+        pictures = {"a.png": b"\x89PNG\r\n\x1a\n123", "best.mp4": b"\0\0\0\x18ftypisom123"}
+        evaluation = {"evaluation.json": dump(score | listed), "values.json": dump(values)} | pictures
+        self.files = files | {f"evaluations/e/{name}": data for name, data in evaluation.items()}
+        self.prepare(random.Random(0))
+        make_page(
+            [Group("before", run, [read_run(run)])], made_at=_LONG_AGO
+        )  # style and script are read, which the guard would not let pass
+
+    def prepare(self, rng: random.Random) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        (self.path / "evaluations" / "e").mkdir(parents=True)
+        for name, data in self.files.items():
+            (self.path / name).write_bytes(data)
+        changed = METRICS_FILE if rng.random() < 0.8 else rng.choice(list(self.files))
+        data = self.files[changed]
+        if changed == METRICS_FILE:
+            lines = data.splitlines()
+            index = rng.randrange(len(lines))
+            lines[index] = dump(mutate_tree(rng, json.loads(lines[index])))
+            data = b"\n".join(lines) + b"\n"
+        elif changed.endswith(".json") and rng.random() < 0.8:
+            data = dump(mutate_tree(rng, json.loads(data)))
+        else:
+            data = mutate_bytes(rng, data)
+        (self.path / changed).write_bytes(data)
+        if rng.random() < 0.1:
+            inside = [path for path in self.path.rglob("*") if path.name != METRICS_FILE]
+            spoil(rng, rng.choice(inside), self.outside)
+
+    def load(self) -> None:
+        page = make_page(find_groups([str(self.path)]), made_at=_LONG_AGO).html
+        assert page.count("<script") == page.count("</script") == 2 and page.count("<style") == 1
+        assert page.encode().decode() == page
+
+
 def spoil(rng: random.Random, path: Path, outside: Path) -> None:
     """Puts something else in the place of a file or folder."""
     if path.is_symlink() or not path.is_dir():
@@ -311,4 +367,5 @@ LOADERS: dict[str, type[Loader]] = {
     "content": ContentLoader,
     "metrics": MetricsLoader,
     "run": RunLoader,
+    "report": ReportLoader,
 }

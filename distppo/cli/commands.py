@@ -25,6 +25,7 @@ class Command(NamedTuple):
 COMMANDS = (
     Command("train", "Train a policy, or go on with a run.", "distppo.cli.train"),
     Command("evaluate", "Play a trained policy and report its returns.", "distppo.cli.evaluate"),
+    Command("report", "Write what runs have learned, and how, as one HTML file.", "distppo.cli.report"),
     Command("replay", "Step an environment to a fault that a run has recorded.", "distppo.cli.replay"),
     Command("export", "Write a trained policy as one file to deploy: ONNX, numpy or torch.", "distppo.cli.export"),
     Command("config", "Show or check the settings.", "distppo.cli.config"),

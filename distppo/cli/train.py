@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from distppo.cli.parser import Parser
+from distppo.cli.report import closing_report
 from distppo.cli.settings import add_setting_flags, add_trust_flag, read_setting_flags
 from distppo.config.trust import trust_flags
 
@@ -33,7 +34,8 @@ def main(argv: Sequence[str], program: str) -> int:
 
     progress = False if arguments.no_progress else None
     result = train(config, resume=resume, address=arguments.address, trust=arguments.trust, progress=progress, overrides=overrides)
-    for line in closing_lines(result, program):
+    wanted = arguments.report and result.signal is None
+    for line in [*closing_lines(result, program), *closing_report(result.run_directory, program, wanted=wanted)]:
         print(line)
     return 0 if result.signal is None else 128 + result.signal
 
@@ -66,5 +68,6 @@ def _parser(program: str) -> Parser:
     add_trust_flag(group)
     group = parser.add_argument_group("where and how")
     group.add_argument("--address", metavar="HOST:PORT", help="running Ray cluster to join (default: one is started on this machine)")
+    group.add_argument("--report", action="store_true", help="write report.html into the run directory at the end")
     group.add_argument("--no-progress", action="store_true", help="plain lines instead of the live display")
     return parser

@@ -4,7 +4,7 @@
 """
 
 from distppo.metrics.accumulate import PHASES, EpisodeWindow, Mean, PhaseTimer
-from distppo.metrics.jsonl import METRICS_FILE, read_metrics
+from distppo.metrics.jsonl import METRICS_FILE, RunLog, read_log, read_metrics
 from distppo.metrics.keys import EVENTS, FAULT_METRICS, FAULTS, KEYS
 from distppo.metrics.machine import machine_info
 from distppo.metrics.writer import SUMMARY_FILE, RunWriter, write_summary
@@ -20,8 +20,10 @@ __all__ = [
     "EpisodeWindow",
     "Mean",
     "PhaseTimer",
+    "RunLog",
     "RunWriter",
     "machine_info",
+    "read_log",
     "read_metrics",
     "write_summary",
 ]

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from distppo.errors import UserError
 from distppo.files import open_regular, without_links
@@ -76,20 +76,43 @@ def _readable(text: str) -> str:
     return text[:LONGEST_TEXT].encode(errors="replace").decode()
 
 
+class RunLog(NamedTuple):
+    """What a `metrics.jsonl` holds.
+
+    Attributes:
+        rows: those that count, oldest first: what a resume took back is left out.
+        events: all of them, oldest first.
+    """
+
+    rows: list[dict[str, Value]]
+    events: list[dict[str, Any]]
+
+
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Value]]:
     """The rows of a `metrics.jsonl` that count, oldest first: those that a resume took back are left out.
 
     Raises:
         UserError: It cannot be read, or a line other than a half-written last one is damaged; the message has its number.
     """
-    rows: list[dict[str, Value]] = []
+    return read_log(path).rows
+
+
+def read_log(path: str | os.PathLike[str]) -> RunLog:
+    """The rows that count and the events of a `metrics.jsonl`.
+
+    Raises:
+        UserError: As `read_metrics`.
+    """
+    log = RunLog([], [])
     for line in _read_lines(Path(path)):
         if "event" not in line:
-            rows.append({key: decode_number(value) for key, value in line.items()})
-        elif line["event"] == "resumed":
-            while rows and rows[-1][STEPS] > line["env_steps"]:
-                rows.pop()
-    return rows
+            log.rows.append({key: decode_number(value) for key, value in line.items()})
+            continue
+        log.events.append(line)
+        if line["event"] == "resumed":
+            while log.rows and log.rows[-1][STEPS] > line["env_steps"]:
+                log.rows.pop()
+    return log
 
 
 def repair(path: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from distppo.checkpoint import Checkpoint, list_checkpoints, load_for_resume
@@ -34,6 +35,7 @@ class Start(NamedTuple):
         checkpoint: to continue from, or None.
         boundary: where its next iteration begins.
         notes: what the user should know, one line each.
+        origins: where the settings that were given for this start come from, such as "configs/my.yaml:12:3", by key.
     """
 
     config: Config
@@ -42,6 +44,7 @@ class Start(NamedTuple):
     checkpoint: Checkpoint | None
     boundary: Boundary
     notes: list[str]
+    origins: Mapping[str, str] = MappingProxyType({})
 
 
 def read_settings(

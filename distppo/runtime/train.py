@@ -94,6 +94,7 @@ def train(
     with StopSignal() as stop:
         resolved, given = read_settings(config, overrides, settings, check=resume is None)
         start = fresh(resolved) if resume is None else resumed(resume, given, {*trust, *named_code(resolved)})
+        start = start._replace(origins=given.origins())
         if address and start.config.rollout.num_workers == 0:
             raise UserError(f"--address {address} needs Ray, which rollout.num_workers 0 does without; leave one of them out")
         if start.checkpoint is not None and start.checkpoint.env_steps >= start.config.run.total_timesteps:
@@ -146,7 +147,7 @@ def _run(
             # Opened while the processes start: what TensorBoard's files need takes a second to import.
             RunWriter(directory, resume_env_steps=resumed_from, refused=lambda error: _metrics_refused(faults, directory, error)) as writer,
         ):
-            writer.event("started", env_steps=progress.env_steps, machine=machine_info(), notes=start.notes)
+            writer.event("started", env_steps=progress.env_steps, machine=machine_info(), notes=start.notes, origins=start.origins)
             faults.listen(lambda news: _tell(news, progress, writer, display, recorder))
             with _told(progress, writer, display, store, recorder, named_code(config)):
                 callbacks.attach(config, directory)

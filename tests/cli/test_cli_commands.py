@@ -30,9 +30,9 @@ def run(*argv: str, python_flags: tuple[str, ...] = ()) -> subprocess.CompletedP
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "a command is missing: train, evaluate, replay, export, config, env"),
+        ([], "a command is missing: train, evaluate, report, replay, export, config, env"),
         (["trian"], "unknown command trian - did you mean train?"),
-        (["xyzzy"], "unknown command xyzzy; there are train, evaluate, replay, export, config, env"),
+        (["xyzzy"], "unknown command xyzzy; there are train, evaluate, report, replay, export, config, env"),
         (["--env", "Hopper-v4"], "the command comes first, as in: distppo train --env"),
         (["config"], "a command is missing: show, check"),
         (["config", "shwo"], "unknown command shwo - did you mean show?"),

@@ -132,14 +132,22 @@ def test_the_end_says_what_was_reached_and_where(calls: list[dict[str, Any]], ca
     assert capsys.readouterr().out.splitlines() == [
         "finished: 1,000,000 env steps, episode return -200.0 -> 5,784.2, 9,876 env steps/s",
         "run directory:   runs/a b",
+        "report with:     distppo report 'runs/a b'",
     ]
+
+
+def test_a_report_that_cannot_be_written_spoils_no_training(calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
+    """The run is trained; what is missing and how to get it stands below."""
+    assert main(["train", "--report"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[2].startswith("no report:       'runs/a b' is neither a folder nor a run") and out[3].endswith("report 'runs/a b'")
 
 
 def test_a_signal_is_the_exit_code_and_the_way_on_is_printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     install(monkeypatch, lambda config, **others: result(signal.SIGTERM))
     assert main(["train"]) == 143
     out = capsys.readouterr().out
-    assert out.startswith("interrupted: ") and out.endswith("continue with:   distppo train --resume 'runs/a b'\n")
+    assert out.startswith("interrupted: ") and "continue with:   distppo train --resume 'runs/a b'\n" in out
 
 
 def test_the_way_on_names_the_code_that_has_to_be_named_again_and_is_safe_to_paste(
@@ -149,7 +157,7 @@ def test_the_way_on_names_the_code_that_has_to_be_named_again_and_is_safe_to_pas
     ended.code = ("mine:Env-v0", "x:y; rm -r ~")
     install(monkeypatch, lambda config, **others: ended)
     assert main(["train"]) == 143
-    assert capsys.readouterr().out.endswith("--resume 'runs/a b' --trust mine:Env-v0 --trust 'x:y; rm -r ~'\n")
+    assert "--resume 'runs/a b' --trust mine:Env-v0 --trust 'x:y; rm -r ~'\n" in capsys.readouterr().out
 
 
 def test_a_mistake_found_by_the_trainer_is_one_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

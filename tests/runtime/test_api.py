@@ -15,6 +15,8 @@ from runtime.running import SMALL, Run, environment
 
 import distppo
 from distppo import ConfigError, UserError, evaluate, load_config, load_policy, train
+from distppo.metrics import read_log
+from distppo.report import write_report
 
 QUICK = SMALL | {"run.total_timesteps": 128, "evaluation.every": 128, "evaluation.episodes": 1}
 
@@ -102,3 +104,17 @@ def test_errors_are_of_one_family(small: Callable[..., Run]) -> None:
     names = [name for name in distppo.__all__ if name.endswith("Error")]
     assert set(names) == {"UserError", "ConfigError", "CheckpointError", "ResourceError", "ExportError", "UntrustedCodeError"}
     assert all(issubclass(getattr(distppo, name), UserError) for name in names)
+
+
+def test_a_run_writes_down_where_its_settings_come_from(tmp_path: Path) -> None:
+    """Files by line, keyword arguments, and later what was given on resuming: the report shows it."""
+    file = tmp_path / "small.yaml"
+    file.write_text("rollout:\n  num_envs: 4\n")
+    settings = {key: value for key, value in SMALL.items() if key != "rollout.num_envs"} | {"run.directory": str(tmp_path / "run")}
+    result = train(file, overrides=settings, seed=3, progress=False)
+    train(resume=str(result.run_directory), overrides={"run.total_timesteps": 512}, progress=False)
+    first, second = (event["origins"] for event in read_log(result.run_directory / "metrics.jsonl").events if event["event"] == "started")
+    assert first["rollout.num_envs"] == f"{file}:2:3" and first["run.seed"] == "seed=3" and first["ppo.epochs"] == "ppo.epochs=2"
+    assert second == {"run.total_timesteps": "run.total_timesteps=512"}
+    page = write_report([str(result.run_directory)]).path.read_text()
+    assert f"{file}:2:3" in page and "run.total_timesteps=512, when it went on" in page
