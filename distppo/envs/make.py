@@ -38,7 +38,8 @@ def make_env(config: EnvConfig) -> tuple[gym.Env[Any, Any], EnvSpec]:
         UserError: the id is unknown, a module cannot be imported, the environment or a wrapper cannot be made with these kwargs, or its
             spaces are not supported. The message names what would work.
     """
-    choose_renderer()
+    if "render_mode" in config.kwargs or ":" in config.id or config.wrappers:  # code that may draw; Gymnasium's own does not by itself
+        choose_renderer()
     _quiet_mujoco()
     env = _made(config)
     registered = min(_time_limits(env), default=None)
