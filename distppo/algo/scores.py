@@ -37,7 +37,7 @@ def iqm_interval(
     Each resample draws with replacement inside each stratum as many scores as it has, and takes the interquartile mean of all of them.
 
     Args:
-        strata: arrays [n_i] of scores that are drawn from separately, such as those of one task each; for one policy in one task a single one.
+        strata: arrays [n_i] of scores that are drawn from separately, such as one for each task; a single one for one policy in one task.
         confidence: share of the resamples inside, in (0, 1).
         resamples: how many.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 
@@ -35,8 +35,25 @@ class EpisodeResult(NamedTuple):
     terminated: bool
 
 
+class Watcher(Protocol):
+    """Sees an episode as it is played, and changes nothing."""
+
+    def begin(self, observation: Any) -> None:
+        """Sees the observation an episode starts with, raw."""
+
+    def step(self, observation: Any, reward: float) -> None:
+        """Sees what an action led to: the next observation, raw, and the raw reward."""
+
+
 def play_episodes(
-    env: gym.Env[Any, Any], spec: EnvSpec, policy: ActingPolicy, episodes: Sequence[int], *, seed: int, deterministic: bool
+    env: gym.Env[Any, Any],
+    spec: EnvSpec,
+    policy: ActingPolicy,
+    episodes: Sequence[int],
+    *,
+    seed: int,
+    deterministic: bool,
+    watcher: Watcher | None = None,
 ) -> list[EpisodeResult]:
     """Returns the results of the given episodes, which depend on (policy, seed, episode) alone: not on which process plays them.
 
@@ -47,21 +64,26 @@ def play_episodes(
         episodes: indices, >= 0.
         seed: of the evaluation.
         deterministic: take the most likely action, for a Gaussian the mean.
+        watcher: sees every step.
 
     Raises:
         UserError: the environment raised, gave a reward that is not finite, or has no end: neither a time limit nor a termination in a
             million steps.
     """
-    return [_play(env, spec, policy, episode, seed, deterministic) for episode in episodes]
+    return [_play(env, spec, policy, episode, seed, deterministic, watcher) for episode in episodes]
 
 
-def _play(env: gym.Env[Any, Any], spec: EnvSpec, policy: ActingPolicy, episode: int, seed: int, deterministic: bool) -> EpisodeResult:
+def _play(
+    env: gym.Env[Any, Any], spec: EnvSpec, policy: ActingPolicy, episode: int, seed: int, deterministic: bool, watcher: Watcher | None
+) -> EpisodeResult:
     reset_seed = env_seed(seed, Purpose.EVALUATION_RESET, episode)
     rng = None if deterministic else stream(seed, Purpose.EVALUATION_NOISE, episode)
     act = functools.partial(policy.act, deterministic=deterministic, rng=rng)
     where = f"evaluation episode {episode} of {spec.id!r}"
     try:
-        total, length, terminated, truncated = _run(env, act, reset_seed, spec.max_episode_steps or ENDLESS)
+        total, length, terminated, truncated = _run(env, act, reset_seed, spec.max_episode_steps or ENDLESS, watcher)
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"{where} raised an error:\n{failure_text(error)}") from error
     if not math.isfinite(total):
@@ -71,12 +93,18 @@ def _play(env: gym.Env[Any, Any], spec: EnvSpec, policy: ActingPolicy, episode: 
     return EpisodeResult(episode, total, length, reset_seed, terminated)
 
 
-def _run(env: gym.Env[Any, Any], act: Callable[[Any], Any], seed: int, limit: int) -> tuple[float, int, bool, bool]:
+def _run(
+    env: gym.Env[Any, Any], act: Callable[[Any], Any], seed: int, limit: int, watcher: Watcher | None
+) -> tuple[float, int, bool, bool]:
     """Plays one episode of at most `limit` steps; returns (return, length, terminated, truncated by the environment)."""
     observation, _ = env.reset(seed=seed)
     total, length, terminated, truncated = 0.0, 0, False, False
+    if watcher is not None:
+        watcher.begin(observation)
     while length < limit and not (terminated or truncated):
         observation, reward, terminated, truncated, _ = env.step(act(observation))
         total += float(reward)
         length += 1
+        if watcher is not None:
+            watcher.step(observation, float(reward))
     return total, length, bool(terminated), bool(truncated)

@@ -15,8 +15,8 @@ from distppo.config.trust import named_code, trust_flags
 from distppo.console import Display, make_display
 from distppo.envs import probe_env
 from distppo.errors import EnvFaultError, UserError
-from distppo.evaluation.evaluate import require_same_spaces
 from distppo.evaluation.restore import env_spec_of, learner_state_of, progress_of
+from distppo.evaluation.subject import require_same_spaces
 from distppo.files import write_atomic
 from distppo.flight import FlightRecorder
 from distppo.metrics import METRICS_FILE, SUMMARY_FILE, RunWriter, machine_info, read_metrics, write_summary
