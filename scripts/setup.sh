@@ -44,7 +44,7 @@ warn_of_cuda() {
 
 install_all() {
   say "installing distppo and what it needs: one to two minutes, log in $log"
-  if pip_install -e ".[export,dev]"; then return; fi
+  if pip_install -e ".[export,plot,video,dev]"; then return; fi
   if grep -qE "NewConnectionError|NameResolutionError|ConnectTimeout|ReadTimeout|ProxyError|Connection(Reset|Refused)Error" "$log"; then
     fail "pip could not reach its package index: is the network up? (log in $log; run it again, it goes on where it stopped)"
   fi
@@ -54,7 +54,7 @@ install_all() {
 # Importing writes the byte code of what a run needs, which pip was told not to do for all eighteen thousand files; Ray starts
 # processes that import more of Ray. PYTHONDONTWRITEBYTECODE would have every process compile everything again.
 check_imports() {
-  local modules="gymnasium, mujoco, numba, onnxruntime, pytest, ray.tune, rich, safetensors.numpy, scipy.linalg, tensorboardX, torch, yaml"
+  local modules="gymnasium, imageio_ffmpeg, matplotlib.font_manager, mujoco, numba, onnxruntime, pytest, ray.tune, rich, safetensors.numpy, scipy.linalg, tensorboardX, torch, yaml"
   env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -c "import $modules" >>"$log" 2>&1 \
     || fail "what pip installed does not import: $(tail -n 1 "$log") (log in $log)"
   "$venv/bin/python" -c 'import compileall, ray; compileall.compile_dir(ray.__path__[0], quiet=2, workers=0)' >>"$log" 2>&1

@@ -29,9 +29,7 @@ def interquartile_mean(scores: np.ndarray) -> np.ndarray:
     return np.asarray(middle.mean(axis=-1))
 
 
-def iqm_interval(
-    strata: Sequence[np.ndarray], *, confidence: float = CONFIDENCE, resamples: int = RESAMPLES
-) -> tuple[float, float] | None:
+def iqm_interval(strata: Sequence[np.ndarray], *, confidence: float = CONFIDENCE, resamples: int = RESAMPLES) -> tuple[float, float] | None:
     """Returns the stratified bootstrap interval of the interquartile mean (percentile method, as in the paper).
 
     Each resample draws with replacement inside each stratum as many scores as it has, and takes the interquartile mean of all of them.
