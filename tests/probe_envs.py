@@ -79,6 +79,45 @@ class Camera(Point):
         return image
 
 
+class Painted(Point):
+    """The point, seen: a white square on grey that stands where the point is, [48, 64, 3].
+
+    Args:
+        render_mode: rgb_array or None.
+        broken: whether drawing raises.
+    """
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 25}  # noqa: RUF012 - as gymnasium.Env declares it
+
+    def __init__(self, render_mode: str | None = None, broken: bool = False) -> None:
+        super().__init__()
+        self.render_mode, self._broken = render_mode, broken
+
+    def render(self) -> Any:
+        assert self.render_mode == "rgb_array"
+        if self._broken:
+            raise RuntimeError("the lamp went out")
+        picture = np.full((48, 64, 3), 90, np.uint8)
+        left = int(np.clip(28 + 8 * self._position[0], 0, 56))
+        picture[20:28, left : left + 8] = 255
+        return picture
+
+
+class Paid(gym.Env[Any, Any]):
+    """Pays 1 for every step, whatever is done, and never ends by itself: worth 1 / (1 - gamma) in every state."""
+
+    def __init__(self) -> None:
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (2,), np.float64)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        return self.np_random.normal(size=2), {}
+
+    def step(self, action: Any) -> Step:
+        return self.np_random.normal(size=2), 1.0, False, False, {}
+
+
 class Slow(Point):
     """Sleeps in every step if its first reset had a certain seed: one environment of the run is slow, whichever process it is in.
 
@@ -246,7 +285,7 @@ def read_log(path: Path) -> np.ndarray:
     return np.frombuffer(path.read_bytes()).reshape(-1, 3)
 
 
-for environment in (Point, Logged, Camera, Slow, Failing, Shaped, Drawn):
+for environment in (Point, Logged, Camera, Painted, Paid, Slow, Failing, Shaped, Drawn):
     gym.register(f"{environment.__name__}-v0", entry_point=environment, max_episode_steps=TIME_LIMIT)
 gym.register("Endless-v0", entry_point=Point, kwargs={"termination": 0.0})
 gym.register(

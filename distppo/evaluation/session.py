@@ -184,6 +184,8 @@ class Session:
 
     def _make_folder(self) -> Path | None:
         root = self._options.output or default_root(self._subject)
+        if root.is_symlink() and self._options.output is None:
+            raise UserError(f"{root} is a link; what belongs to a run is written in its own folder alone. --output chooses another place")
         try:
             return make_folder(root, self._subject)
         except OSError as error:

@@ -91,14 +91,16 @@ def fit(predicted: np.ndarray, realised: np.ndarray) -> dict[str, Any]:
 
     Ratios are NaN where the outcomes (for the correlation also the predictions) do not vary.
     """
+    if len(predicted) == 0:
+        return {"steps": 0, **dict.fromkeys(("bias", "rmse", "r2", "explained_variance", "correlation"), math.nan)}
     error = predicted - realised
-    spread, varies = float(np.var(realised)), float(np.std(realised)) > 0 and float(np.std(predicted)) > 0
+    spread, varies = float(np.var(realised)), bool(np.ptp(realised) > 0 and np.ptp(predicted) > 0)
     return {
         "steps": len(error),
-        "bias": float(error.mean()) if len(error) else math.nan,
-        "rmse": float(np.sqrt(np.mean(error**2))) if len(error) else math.nan,
+        "bias": float(error.mean()),
+        "rmse": float(np.sqrt(np.mean(error**2))),
         "r2": 1.0 - float(np.mean(error**2)) / spread if spread > 0 else math.nan,
-        "explained_variance": explained_variance(predicted, realised) if len(error) else math.nan,
+        "explained_variance": explained_variance(predicted, realised),
         "correlation": float(np.corrcoef(predicted, realised)[0, 1]) if varies else math.nan,
     }
 

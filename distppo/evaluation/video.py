@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
 from distppo.errors import UserError
 
-GIF_COLOURS = 64
+GIF_COLOURS = 128
 CRF = "20"
 """x264's constant rate factor: 18 looks like the original, 23 is its default."""
 
@@ -43,7 +45,7 @@ def video_writer(path: Path, *, fps: float) -> Iterator[VideoWriter]:
         UserError: the disk refuses, or ffmpeg does not run.
     """
     temporary = path.with_name(f"{path.stem}.tmp-{uuid.uuid4().hex}{path.suffix}")
-    writer: Any = None
+    writer: _Mp4 | _Gif | None = None
     try:
         writer = _Mp4(temporary, fps) if path.suffix == ".mp4" else _Gif(temporary, fps)
         yield writer
@@ -53,56 +55,61 @@ def video_writer(path: Path, *, fps: float) -> Iterator[VideoWriter]:
         reason = error.strerror or str(error).strip().splitlines()[-1]
         raise UserError(f"{path} cannot be written: {reason}; is there room on the disk? --output chooses another place") from error
     finally:
-        if isinstance(writer, _Mp4):
+        if writer is not None:
             writer.abandon()
         temporary.unlink(missing_ok=True)
 
 
 class _Mp4:
-    """H.264, as every browser plays it: started with the first frame, whose size it needs."""
+    """H.264, as every browser plays it. ffmpeg is started with the first frame, whose size it needs."""
 
     def __init__(self, path: Path, fps: float) -> None:
         self._path, self._fps = path, fps
-        self._encoder: Any = None
+        self._ffmpeg: subprocess.Popen[bytes] | None = None
+        self._messages = tempfile.TemporaryFile()
 
     def add(self, frame: np.ndarray) -> None:
-        if self._encoder is None:
-            self._encoder = self._started(frame.shape[1], frame.shape[0])
-        self._encoder.send(np.ascontiguousarray(frame))
+        if self._ffmpeg is None:
+            self._ffmpeg = self._started(frame.shape[1], frame.shape[0])
+        assert self._ffmpeg.stdin is not None
+        try:
+            self._ffmpeg.stdin.write(np.ascontiguousarray(frame).data)
+        except BrokenPipeError:
+            self.finish()  # ffmpeg has ended, and knows why
 
     def finish(self) -> None:
-        self.abandon()
-        if not self._path.exists() or self._path.stat().st_size == 0:
-            raise OSError("ffmpeg wrote nothing")
+        assert self._ffmpeg is not None, "a video has a frame"
+        self._ffmpeg.communicate()
+        if self._ffmpeg.returncode != 0:
+            self._messages.seek(0)
+            lines = self._messages.read().decode(errors="replace").splitlines()
+            raise OSError(lines[-1].rpartition(": ")[2] if lines else f"ffmpeg ended with code {self._ffmpeg.returncode}")
 
     def abandon(self) -> None:
-        if self._encoder is not None:
-            encoder, self._encoder = self._encoder, None
-            encoder.close()
+        if self._ffmpeg is not None:
+            self._ffmpeg.kill()
+            self._ffmpeg.communicate()
+        self._messages.close()
 
-    def _started(self, width: int, height: int) -> Any:
+    def _started(self, width: int, height: int) -> subprocess.Popen[bytes]:
         import imageio_ffmpeg
 
         try:
-            encoder = imageio_ffmpeg.write_frames(
-                str(self._path),
-                (width, height),
-                fps=self._fps,
-                codec="libx264",
-                pix_fmt_out="yuv420p",
-                quality=None,
-                macro_block_size=2,
-                ffmpeg_log_level="error",
-                output_params=["-crf", CRF, "-movflags", "+faststart"],
-            )
-            encoder.send(None)
+            ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
         except RuntimeError as error:  # no executable for this machine in the package, and none installed
             raise UserError(f"mp4 needs ffmpeg: {error}; install it, or use --format gif") from error
-        return encoder
+        source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{self._fps:g}", "-i", "-"]
+        target = ["-c:v", "libx264", "-crf", CRF, "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(self._path)]
+        command = [ffmpeg, "-y", "-loglevel", "error", *source, *target]
+        # In a session of its own, for the terminal's Ctrl-C is for us: we end it.
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._messages, start_new_session=True)
 
 
 class _Gif:
-    """A GIF with one palette, that of its first frame, so that colours do not flicker."""
+    """A GIF with one palette, that of its first frame, so that colours do not flicker.
+
+    An octree keeps the few pixels of a body apart from the many of a floor, where a median cut turns them grey.
+    """
 
     def __init__(self, path: Path, fps: float) -> None:
         self._path = path
@@ -113,8 +120,11 @@ class _Gif:
     def add(self, frame: np.ndarray) -> None:
         image = Image.fromarray(frame)
         if self._palette is None:
-            self._palette = image.quantize(GIF_COLOURS, dither=Image.Dither.NONE)
+            self._palette = image.quantize(GIF_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
         self._frames.append(image.quantize(palette=self._palette, dither=Image.Dither.NONE))
+
+    def abandon(self) -> None:
+        self._frames.clear()
 
     def finish(self) -> None:
         first, *others = self._frames

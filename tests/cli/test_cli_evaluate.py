@@ -4,86 +4,134 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
 from distppo.cli import main
 from distppo.errors import CheckpointError
+from distppo.evaluation import session
+from distppo.evaluation.episodes import EpisodeResult
+from distppo.evaluation.evaluate import EvaluationResult
+from distppo.evaluation.recording import VideoSettings
+from distppo.evaluation.session import Options
 
-EPISODES = [
-    SimpleNamespace(episode=0, episode_return=1234.5, length=1000, seed=11, terminated=False),
-    SimpleNamespace(episode=1, episode_return=math.nan, length=7, seed=12, terminated=True),
-]
-RESULT = SimpleNamespace(
-    checkpoint=Path("runs/a/checkpoints/ckpt_9"), env_id="Hopper-v4", env_steps=147456, return_mean=math.nan, return_std=2.5,
-    length_mean=503.5, episodes=2, seed=3, deterministic=False, results=EPISODES,
-)  # fmt: skip
+EPISODES = [EpisodeResult(0, 1234.5, 1000, 11, False), EpisodeResult(1, 34.5, 7, 12, True), *[EpisodeResult(2, 34.5, 9, 1, True)] * 20]
+RESULT = EvaluationResult(Path("runs/a/checkpoints/ckpt_9"), "Hopper-v4", 147456, 3, False, EPISODES)
+VALUES = {
+    "episodes": 10, "reward_scale": 96.6, "predicted_mean": 284.66, "realised_mean": 289.7, "bias": -5.04, "r2": 0.23,
+    "explained_variance": None, "rmse": 17.5, "td_error": {"mean": 0.05, "std": 3.4}, "most_overestimated": [],
+    "most_underestimated": [5, 9],
+}  # fmt: skip
+
+
+class Played:
+    """Stands for a session in which everything has been done already."""
+
+    folder: Path | None = Path("runs/a/evaluations/now")
+    values: dict[str, Any] | None = None
+    content: dict[str, Any]
+
+    def __init__(self) -> None:
+        self.content = {"return_mean": 5.0}
+        self.calls: list[str] = []
+
+    def play(self) -> EvaluationResult:
+        print("chatter of an environment")
+        return RESULT
+
+    def analyze(self) -> None:
+        self.calls.append("analyze")
+
+    def record(self) -> None:
+        self.calls.append("record")
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What the command line calls the evaluation with; nothing is played."""
-    seen: list[dict[str, Any]] = []
+def played(monkeypatch: pytest.MonkeyPatch) -> Played:
+    one = Played()
 
-    def evaluate(checkpoint: str, **others: Any) -> SimpleNamespace:
-        print("chatter of an environment")
-        seen.append({"checkpoint": checkpoint, **others})
-        return RESULT
+    def begin(options: Options, say: Any) -> Played:
+        one.calls.append(options)  # type: ignore[arg-type]
+        return one
 
-    module = ModuleType("distppo.evaluation.evaluate")
-    module.evaluate = evaluate  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "distppo.evaluation.evaluate", module)
-    return seen
+    monkeypatch.setattr(session, "Session", begin)
+    return one
 
 
-def test_the_defaults_are_ten_deterministic_episodes_with_seed_0(calls: list[dict[str, Any]]) -> None:
-    assert main(["evaluate", "latest"]) == 0
-    assert calls == [{"checkpoint": "latest", "env": None, "episodes": 10, "seed": 0, "deterministic": True, "trust": []}]
+def asked(played: Played, *flags: str) -> Options:
+    """Runs the command and returns what it asks for."""
+    assert main(["evaluate", *flags]) == 0
+    options, *then = played.calls
+    assert then == ["analyze", "record"] and isinstance(options, Options)
+    return options
 
 
-def test_flags_stand_before_or_after_the_checkpoint(calls: list[dict[str, Any]]) -> None:
-    flags = ["--env", "Hopper-v4", "--seed", "3", "--trust", "a:B", "--trust", "c:D"]
-    assert main(["evaluate", "--stochastic", "--episodes", "2e1", "runs/a", *flags]) == 0
-    (call,) = calls
-    assert call.pop("trust") == ["a:B", "c:D"]
-    assert call == {"checkpoint": "runs/a", "env": "Hopper-v4", "episodes": 20, "seed": 3, "deterministic": False}
+def test_the_defaults_are_ten_deterministic_episodes_with_seed_0(played: Played) -> None:
+    """In as many processes as pay, with nothing drawn."""
+    assert asked(played, "latest") == Options("latest", None, [], 10, 0, True, None, False, None, False, None)
 
 
-def test_json_is_one_valid_object_and_nothing_else(calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", "runs/a", "--json"]) == 0
-
-    def refuse(constant: str) -> None:
-        raise ValueError(constant)
-
-    assert json.loads(capsys.readouterr().out, parse_constant=refuse) == {
-        "checkpoint": "runs/a/checkpoints/ckpt_9",
-        "env": "Hopper-v4",
-        "env_steps": 147456,
-        "return_mean": None,
-        "return_std": 2.5,
-        "length_mean": 503.5,
-        "episodes": 2,
-        "seed": 3,
-        "deterministic": False,
-        "per_episode": [
-            {"return": 1234.5, "length": 1000, "seed": 11, "terminated": False},
-            {"return": None, "length": 7, "seed": 12, "terminated": True},
-        ],
-    }
+def test_flags_stand_before_or_after_the_checkpoint(played: Played) -> None:
+    """Each reaches the evaluation."""
+    flags = ["--env", "Hopper-v4", "--seed", "3", "--trust", "a:B", "--trust", "c:D", "--workers", "4", "--output", "out", "--render"]
+    options = asked(played, "--stochastic", "--episodes", "2e1", "runs/a", *flags, "--analyze-value")
+    assert options == Options("runs/a", "Hopper-v4", ["a:B", "c:D"], 20, 3, False, 4, True, None, True, Path("out"))
 
 
-def test_the_table_has_a_line_an_episode(calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", "runs/a"]) == 0
+@pytest.mark.parametrize(
+    ("flags", "settings"),
+    [
+        ("--record --format gif", VideoSettings(".gif", 320, 240, 10.0)),
+        ("--record-episodes 3 --format gif --size 64x48 --seconds 2.5", VideoSettings(".gif", 64, 48, 2.5, 3)),
+    ],
+)
+def test_how_to_record_is_passed_on(flags: str, settings: VideoSettings, played: Played) -> None:
+    """--record-episodes records by itself."""
+    assert asked(played, "latest", *flags.split()).video == settings
+
+
+def test_json_is_one_valid_object_and_nothing_else(played: Played, capsys: pytest.CaptureFixture[str]) -> None:
+    """What an environment prints goes to stderr."""
+    asked(played, "runs/a", "--json")
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"return_mean": 5.0, "folder": "runs/a/evaluations/now"}
+    assert captured.err == "chatter of an environment\n"
+
+
+def test_the_table_has_a_line_an_episode_and_the_statistics(played: Played, capsys: pytest.CaptureFixture[str]) -> None:
+    """The first twenty episodes; of 22 returns the middle 12 are 34.5, and so is every resample's IQM."""
+    asked(played, "runs/a")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Hopper-v4, stochastic, seed 3"
     assert lines[1] == "runs/a/checkpoints/ckpt_9, trained for 147,456 env steps"
-    assert lines[4].split() == ["0", "1,234.50", "1000", "truncation"]
-    assert lines[5].split() == ["1", "nan", "7", "termination"]
-    assert [line.split()[0] for line in lines[6:]] == ["mean", "std"]
+    assert lines[4].split() == ["0", "1,234.50", "1,000", "truncation"]
+    assert lines[5].split() == ["1", "34.50", "7", "termination"]
+    assert lines[24].split() == ["...", "2", "more"]
+    mean = (1234.5 + 21 * 34.5) / 22
+    std = math.sqrt(((1234.5 - mean) ** 2 + 21 * (34.5 - mean) ** 2) / 22)
+    assert [line.split()[:2] for line in lines[26:30]] == [
+        ["mean", f"{mean:,.2f}"],
+        ["std", f"{std:,.2f}"],
+        ["median", "34.50"],
+        ["IQM", "34.50"],
+    ]
+    assert lines[29].endswith("95% interval 34.50 to 34.50")
+    assert lines[31] == "written to runs/a/evaluations/now"
+
+
+def test_the_value_analysis_is_summed_up(played: Played, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whose actions, which units, how far off; a number that is not defined says so."""
+    played.values = VALUES
+    played.content |= {"values": "values.json", "figures": ["a.png"], "videos": [{"file": "best.mp4"}]}
+    asked(played, "runs/a")
+    shown = capsys.readouterr().out
+    assert "value function over 10 episodes of sampled actions, which are what it predicts; training divided rewards by 96.6" in shown
+    assert "predicted 284.66 on average, realised 289.70: bias -5.04" in shown
+    assert "R2 0.23, explained variance undefined, rmse 17.50" in shown
+    assert "most overestimated: none; most underestimated: episodes 5, 9" in shown
+    assert shown.endswith("\n  evaluation.json  values.json  a.png  best.mp4\n")
 
 
 @pytest.mark.parametrize(
@@ -94,25 +142,33 @@ def test_the_table_has_a_line_an_episode(calls: list[dict[str, Any]], capsys: py
         ("a --episodes 0", "argument --episodes: must be at least 1, got 0"),
         ("a --episodes ten", "argument --episodes: must be a whole number, got 'ten'"),
         ("a --seed -1", "argument --seed: must be at least 0"),
+        ("a --workers 0", "argument --workers: must be at least 1, got 0"),
         ("a --deterministic --stochastic", "argument --stochastic: not allowed with argument --deterministic"),
         ("a --episode 3", "unknown flag --episode - did you mean --episodes?"),
+        ("a --record --size 640", "argument --size: must be WIDTHxHEIGHT in pixels, each 16 to 4096, as in 640x480, got '640'"),
+        ("a --record --size 8x9999999", "argument --size: must be WIDTHxHEIGHT"),
+        ("a --record --seconds nan", "argument --seconds: must be a number of seconds above 0, got 'nan'"),
+        ("a --record-episodes 0", "argument --record-episodes: must be at least 1, got 0"),
+        ("a --size 640x480", "--size says how to record, and nothing is recorded; add --record"),
+        ("a --record --format avi", "argument --format: invalid choice: 'avi'"),
     ],
 )
 def test_a_wrong_argument_is_told_and_nothing_is_played(
-    arguments: str, message: str, calls: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
+    arguments: str, message: str, played: Played, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """One line, exit code 2."""
     assert main(["evaluate", *arguments.split()]) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
-    assert calls == []
+    assert played.calls == []
 
 
 def test_a_bad_checkpoint_is_one_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def evaluate(checkpoint: str, **others: Any) -> None:
-        raise CheckpointError(f"{checkpoint}: no checkpoint")
+    """And stdout stays empty."""
 
-    module = ModuleType("distppo.evaluation.evaluate")
-    module.evaluate = evaluate  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "distppo.evaluation.evaluate", module)
+    def begin(options: Options, say: Any) -> None:
+        raise CheckpointError(f"{options.checkpoint}: no checkpoint")
+
+    monkeypatch.setattr(session, "Session", begin)
     assert main(["evaluate", "x", "--json"]) == 2
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "error: x: no checkpoint\n")
