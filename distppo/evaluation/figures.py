@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PREDICTED, REALISED, GREY, INK = "#1f6feb", "#d9730d", "#9aa0a6", "#24292f"
 DPI = 144
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 12,
     "axes.titleweight": "bold",

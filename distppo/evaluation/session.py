@@ -89,10 +89,10 @@ class Session:
         self._traces: list[Trace] = []
 
     def play(self) -> EvaluationResult:
-        """Plays the episodes and writes their scores.
+        """Plays the episodes and writes their scores; where the disk refuses those, a line says so and nothing is lost.
 
         Raises:
-            UserError: the environment breaks, or does not fit.
+            UserError: the environment breaks, or does not fit. Then no folder is left.
         """
         options, subject = self._options, self._subject
         workers = 1 if options.render else options.workers or worthwhile_workers(subject, options.episodes)
@@ -103,10 +103,18 @@ class Session:
             options.deterministic,
             self._units,
         )
-        self._results, self._traces = play(job, workers)
+        try:
+            self._results, self._traces = play(job, workers)
+        except BaseException:
+            if self.folder is not None:
+                self.folder.rmdir()
+            raise
         result = result_of(self._subject, options.seed, options.deterministic, self._results)
         self.content = content_of(self._subject, result, workers=workers)
-        self._save()
+        try:
+            self._save()
+        except UserError as error:
+            self._say(f"warning: {error}")
         return result
 
     def analyze(self) -> None:
@@ -166,8 +174,8 @@ class Session:
 
     def _value_units(self, checkpoint: Checkpoint | None) -> ValueUnits:
         if checkpoint is None:
-            made_of = "the checkpoint it was exported from"
-            raise UserError(f"{self._subject.path} is an exported policy, which has no value function; use --analyze-value with {made_of}")
+            path = self._subject.path
+            raise UserError(f"{path} is an exported policy, which has no value function; analyze the checkpoint it was exported from")
         return value_units(checkpoint)
 
     def _require_drawing(self) -> None:

@@ -66,7 +66,7 @@ class _Mp4:
     def __init__(self, path: Path, fps: float) -> None:
         self._path, self._fps = path, fps
         self._ffmpeg: subprocess.Popen[bytes] | None = None
-        self._messages = tempfile.TemporaryFile()
+        self._messages = tempfile.TemporaryFile()  # noqa: SIM115 - open for as long as ffmpeg is
 
     def add(self, frame: np.ndarray) -> None:
         if self._ffmpeg is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import dataclasses
+import multiprocessing
 
 import pytest
 from runtime.running import SMALL, Run
@@ -21,8 +22,6 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 
 
 def failing(subject: Subject, how: str) -> Subject:
-    import dataclasses
-
     env = dataclasses.replace(subject.config.env, id="probe_envs:Failing-v0", kwargs={"how": how})
     return subject._replace(config=dataclasses.replace(subject.config, env=env))
 
@@ -41,22 +40,13 @@ def test_who_plays_changes_nothing(subject: Subject) -> None:
     ("how", "message"), [("raise", "(?s)evaluation episode 0 .*the wheel came off"), ("exit", r"a process .* died; .*--workers 1")]
 )
 def test_what_goes_wrong_in_a_process_is_told_here(subject: Subject, how: str, message: str) -> None:
-    """An environment that raises keeps its traceback; one that ends its process is named as that."""
+    """An environment that raises keeps its traceback; one that ends its process is named as that. No process is left either way."""
     with pytest.raises(UserError, match=message):
         play(Job(failing(subject, how), range(4), 0, True), workers=2)
+    assert multiprocessing.active_children() == []
 
 
 def test_a_process_is_started_where_it_pays(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every 20,000 env steps deserve one, up to the cores; Point's episodes have 20 steps."""
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)), raising=False)
     assert [worthwhile_workers(subject, episodes) for episodes in (1, 1999, 2000, 10**6)] == [1, 1, 2, 4]
-
-
-def test_nothing_is_left_of_a_process(subject: Subject, tmp_path: Path) -> None:
-    """Whether it went well or not."""
-    import multiprocessing
-
-    play(Job(subject, range(2), 0, True), workers=2)
-    with pytest.raises(UserError):
-        play(Job(failing(subject, "exit"), range(2), 0, True), workers=2)
-    assert multiprocessing.active_children() == []

@@ -9,15 +9,18 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from runtime.running import SMALL, Run
 
 from distppo.algo.scores import iqm_interval
+from distppo.checkpoint import list_checkpoints, load_checkpoint
 from distppo.cli import main
-from distppo.errors import UserError
+from distppo.errors import CheckpointError, UserError
 from distppo.evaluation.evaluate import evaluate
 from distppo.evaluation.export import export_policy
 from distppo.evaluation.session import Options, Session
+from distppo.evaluation.values import value_units
 from distppo.runtime.train import train
 from distppo.strict_json import parse_strictly
 
@@ -176,3 +179,34 @@ def test_without_the_extra_video_gifs_are_written_and_mp4_is_refused(
     content = evaluated(run, *flags)
     assert [video["file"] for video in content["videos"]] == ["episode-0.gif"] and content["videos"][0]["frames"] == 10
     assert "writing GIFs" in capsys.readouterr().err
+
+
+def test_an_environment_that_breaks_leaves_no_folder(run: Run, tmp_path: Path) -> None:
+    """Nothing was found out, so nothing is kept."""
+    session = Session(Options(str(run.directory), env="probe_envs:Failing-v0", output=tmp_path), print)
+    with pytest.raises(UserError, match="probe_envs:Failing-v0"):
+        session.play()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scores_are_told_where_they_cannot_be_written(run: Run, tmp_path: Path) -> None:
+    """The folder has gone meanwhile, as with a disk that is taken away."""
+    told: list[str] = []
+    session = Session(Options(str(run.directory), episodes=1, output=tmp_path), told.append)
+    assert session.folder is not None
+    session.folder.rmdir()
+    assert session.play().episodes == 1
+    assert len(told) == 1 and told[0].startswith("warning: ") and "No such file or directory; --output" in told[0]
+
+
+def test_moments_that_no_learner_has_are_refused(run: Run) -> None:
+    """The scale of values comes from arrays that a stranger may have written."""
+    checkpoint = load_checkpoint(list_checkpoints(run.directory)[-1].path)
+    arrays = checkpoint.arrays["learner"]
+    for broken in (np.array(np.nan), np.zeros(3), np.array(-1.0), np.array(1)):
+        arrays["return_moments/m2"] = broken
+        with pytest.raises(CheckpointError, match="its return_moments are no moments of numbers"):
+            value_units(checkpoint)
+    del arrays["return_moments/m2"]
+    with pytest.raises(CheckpointError, match="no array 'return_moments/m2' in it"):
+        value_units(checkpoint)
