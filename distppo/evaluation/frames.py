@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 BACKGROUND, INK, FAINT, GRID = (17, 20, 26), (236, 239, 244), (139, 148, 162), (44, 50, 61)
 PREDICTED, REALISED = (88, 166, 255), (240, 146, 62)
 SMALLEST_TEXT = 11
+WIDEST_NUMBERS = "step 0,000   return -00,000.0"
 
 
 class Curves(NamedTuple):
@@ -31,18 +33,19 @@ class FrameMaker:
     Args:
         width: of the picture, pixels.
         height: of the picture, pixels.
-        title: of the episode.
+        titles: of the episode, the longest first; the first that there is room for is shown.
         curves: to draw under it, or None.
     """
 
-    def __init__(self, width: int, height: int, title: str, curves: Curves | None = None) -> None:
+    def __init__(self, width: int, height: int, titles: Sequence[str], curves: Curves | None = None) -> None:
         self._picture_size = (width, height)
         self._text = max(SMALLEST_TEXT, round(height / 30))
         self._line = 2 * self._text
-        self._title, self._curves = title, curves
         self._chart_height = round(height / 4) if curves is not None else 0
         below = self._line + self._chart_height
         self.size = (width + width % 2, height + below + (height + below) % 2)
+        room = self.size[0] - 3 * self._text - _font(self._text).getlength(WIDEST_NUMBERS)
+        self._title = next((title for title in titles if _font(self._text).getlength(title) <= room), "")
         self._chart = None if curves is None else _Chart(width, self._chart_height, self._text, curves)
 
     def frame(self, picture: np.ndarray, *, step: int, episode_return: float) -> np.ndarray:
@@ -59,8 +62,7 @@ class FrameMaker:
         middle, margin = self._picture_size[1] + self._line // 2, self._text
         numbers = f"step {step:,}   return {episode_return:,.1f}"
         draw.text((self.size[0] - margin, middle), numbers, INK, _font(self._text), anchor="rm")
-        room = self.size[0] - 3 * margin - draw.textlength(numbers, _font(self._text))
-        draw.text((margin, middle), _shortened(self._title, room, self._text), FAINT, _font(self._text), anchor="lm")
+        draw.text((margin, middle), self._title, FAINT, _font(self._text), anchor="lm")
         if self._chart is not None:
             frame.paste(self._chart.at(step), (0, self._picture_size[1] + self._line))
         return np.asarray(frame)
@@ -121,13 +123,6 @@ def _fitted(picture: np.ndarray, size: tuple[int, int]) -> Image.Image:
     whole = Image.new("RGB", size, BACKGROUND)
     whole.paste(resized, ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
     return whole
-
-
-def _shortened(text: str, room: float, size: int) -> str:
-    """Returns as much of the text as there is room for."""
-    while text and _font(size).getlength(text) > room:
-        text = text[:-1]
-    return text.rstrip(" ,")
 
 
 def _dimmed(colour: tuple[int, int, int]) -> tuple[int, int, int]:

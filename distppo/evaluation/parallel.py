@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from distppo.envs import make_env
 from distppo.errors import UserError
 from distppo.evaluation.episodes import EpisodeResult, play_episodes
+from distppo.evaluation.scene import WINDOW, prepare_scene
 from distppo.evaluation.subject import Subject, require_same_spaces
 from distppo.evaluation.values import Trace, ValueFunction, ValueUnits, play_traced
 
@@ -74,6 +75,8 @@ def _play_here(job: Job) -> tuple[list[EpisodeResult], list[Trace]]:
     env, spec = make_env(subject.config.env)
     with contextlib.closing(env):
         require_same_spaces(subject.spec, spec, subject.path)
+        if env.render_mode == "human":
+            prepare_scene(env, *WINDOW)
         if job.units is None:
             return play_episodes(env, spec, policy, job.episodes, seed=job.seed, deterministic=job.deterministic), []
         assert subject.snapshot is not None

@@ -95,8 +95,9 @@ def record(
         for name, result in chosen:
             path = folder / f"{name}{settings.suffix}"
             say(f"recording {path.name}: episode {result.episode}, {result.length:,} steps, return {result.episode_return:,.1f}")
-            title = f"{spec.id}, episode {result.episode}" + (f" ({name})" if settings.first is None else "")
-            maker = FrameMaker(settings.width, settings.height, title, curves.get(result.episode))
+            episode = f"episode {result.episode}" + (f" ({name})" if settings.first is None else "")
+            titles = (f"{spec.id}, {episode}", episode)
+            maker = FrameMaker(settings.width, settings.height, titles, curves.get(result.episode))
             fps, stride = pace(env, settings.suffix)
             with video_writer(path, fps=fps) as writer:
                 watcher = _Recorder(env, maker, writer, stride=stride, length=result.length, most=max(1, round(settings.seconds * fps)))

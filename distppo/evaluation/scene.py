@@ -13,6 +13,8 @@ MOST_FPS = 35.0
 """Environments with shorter steps are shown every second, third ... step, at their own speed."""
 MOST_GIF_FPS = 25.0
 """Twice the frames are twice the file, and what plays GIFs slows faster ones down."""
+WINDOW = (800, 600)
+"""Pixels of the window that --render opens."""
 TRACKING_CAMERA = "track"
 """What Gymnasium's models call the camera that goes with the body."""
 
@@ -42,11 +44,12 @@ def pace(env: gym.Env[Any, Any], suffix: str) -> tuple[float, int]:
 def prepare_scene(env: gym.Env[Any, Any], width: int, height: int) -> None:
     """Has MuJoCo draw in this size, from a camera that goes with the body, and without shadows.
 
-    Shadows take two thirds of the time where there is no GPU, and have stripes there. Other environments draw as they do.
+    Shadows take two thirds of the time where there is no GPU, and have stripes there. Other environments draw as they do, and so does one
+    that has drawn already: what it shows may be what the policy sees.
     """
     inner = env.unwrapped
     renderer, model = getattr(inner, "mujoco_renderer", None), getattr(inner, "model", None)
-    if renderer is None or model is None:
+    if renderer is None or model is None or renderer.viewer is not None:
         return
     window = model.vis.global_
     window.offwidth, window.offheight = max(width, window.offwidth), max(height, window.offheight)
@@ -66,7 +69,9 @@ def _follow_the_body(renderer: Any, model: Any) -> None:
     camera = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, TRACKING_CAMERA)
     config = renderer.default_cam_config or {}
     if camera >= 0:
-        renderer.camera_id = camera
+        followed = {"type": mujoco.mjtCamera.mjCAMERA_FIXED, "fixedcamid": camera}
     elif config.get("trackbodyid", -1) >= 0:
-        renderer.camera_id = None
-        renderer.default_cam_config = {**config, "type": mujoco.mjtCamera.mjCAMERA_TRACKING}
+        followed = {**config, "type": mujoco.mjtCamera.mjCAMERA_TRACKING}
+    else:
+        return
+    renderer.default_cam_config, renderer.camera_id = followed, None

@@ -16,13 +16,14 @@ import pytest
 from PIL import Image
 from runtime.running import SMALL, Run
 
+from distppo.config.schema import EnvConfig
 from distppo.envs import make_env
 from distppo.envs.renderer import BACKENDS, probe_backend
 from distppo.errors import UserError
 from distppo.evaluation.episodes import EpisodeResult
 from distppo.evaluation.frames import Curves, FrameMaker
 from distppo.evaluation.recording import VideoSettings, choose, record
-from distppo.evaluation.scene import pace
+from distppo.evaluation.scene import pace, prepare_scene
 from distppo.evaluation.session import Options, Session
 from distppo.evaluation.subject import Subject, load_subject
 from distppo.evaluation.video import video_writer
@@ -165,11 +166,13 @@ def test_frames_have_one_even_size_whatever_is_drawn() -> None:
     """As H.264 needs: odd sizes grow by a pixel, small pictures by whole pixels, others keep their proportions."""
     curves = Curves(np.arange(5.0), np.arange(4.0))
     for width, height in ((101, 77), (320, 240), (64, 64)):
-        maker = FrameMaker(width, height, "x" * 200, curves)
+        maker = FrameMaker(width, height, ["x" * 200], curves)
         for picture in (np.zeros((9, 30, 3), np.uint8), np.full((400, 300, 3), 255, np.uint8)):
             frame = maker.frame(picture, step=4, episode_return=-1234.5)
             assert frame.shape == (maker.size[1], maker.size[0], 3) and not any(side % 2 for side in maker.size)
-    wide = FrameMaker(100, 100, "", None).frame(np.full((10, 50, 3), 255, np.uint8), step=0, episode_return=0.0)[:100]
+    titles = [FrameMaker(320, height, ["x" * 80, "short"])._title for height in (240, 4000)]
+    assert titles == ["short", ""], "the longest that leaves room for the numbers"
+    wide = FrameMaker(100, 100, [], None).frame(np.full((10, 50, 3), 255, np.uint8), step=0, episode_return=0.0)[:100]
     assert np.nonzero(wide.min(axis=(1, 2)) == 255)[0].tolist() == list(range(40, 60))
 
 
@@ -234,13 +237,30 @@ def test_an_interrupted_video_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_halfcheetah_is_recorded_without_a_display_and_its_body_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real renderer, in the size asked for: the body is in every frame, for the camera goes with it, and it does not stand still."""
+@pytest.fixture
+def drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that draws MuJoCo without a display, and has not chosen how."""
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     if all(probe_backend(name).problem for name in BACKENDS[1:]):
         pytest.skip("neither libEGL nor libOSMesa draws on this machine")
+
+
+@pytest.mark.usefixtures("drawing")
+def test_what_a_policy_sees_stays_as_it_is() -> None:
+    """An environment whose observations are rendered keeps its size, camera and light: a video shows the policy's own picture."""
+    pixels = {"task": "InvertedPendulum-v5", "side": 32, "render_mode": "rgb_array"}
+    env, _ = make_env(EnvConfig("distppo.envs.examples.pixels:MujocoPixels-v0", pixels))
+    before = env.reset(seed=0)[0]
+    prepare_scene(env, 64, 48)
+    np.testing.assert_array_equal(env.reset(seed=0)[0], before)
+    assert np.shape(env.render()) == (32, 32, 3)
+
+
+@pytest.mark.usefixtures("drawing")
+def test_halfcheetah_is_recorded_without_a_display_and_its_body_moves(tmp_path: Path) -> None:
+    """The real renderer, in the size asked for: the body is in every frame, for the camera goes with it, and it does not stand still."""
     run = trained_in(tmp_path / "run", "HalfCheetah-v4")
     recorded = session(run.directory, tmp_path / "here", episodes=1, deterministic=False, video={"seconds": 2.0})
     recorded.play()

@@ -38,15 +38,18 @@ class RenderedPixels(gym.Wrapper[np.ndarray, Any, Any, Any]):
         return np.asarray((frame @ GREY).astype(np.uint8))
 
 
-def rendered(*, task: str, side: int = 64, **kwargs: Any) -> RenderedPixels:
+def rendered(*, task: str, side: int = 64, render_mode: str = "rgb_array", **kwargs: Any) -> RenderedPixels:
     """Makes a MuJoCo environment that is seen through its camera.
 
     Args:
         task: Gymnasium id.
         side: pixels on each side of the frame.
+        render_mode: must be rgb_array, which the observations come from; what records the environment asks for it, too.
         kwargs: for gymnasium.make.
     """
-    env = gym.make(task, render_mode="rgb_array", width=side, height=side, disable_env_checker=True, **kwargs)
+    if render_mode != "rgb_array":
+        raise ValueError(f"render_mode must be rgb_array, got {render_mode!r}: the observations are rendered")
+    env = gym.make(task, render_mode=render_mode, width=side, height=side, disable_env_checker=True, **kwargs)
     return RenderedPixels(env.unwrapped)
 
 
