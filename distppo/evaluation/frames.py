@@ -73,7 +73,7 @@ class _Chart:
 
     def __init__(self, width: int, height: int, text: int, curves: Curves) -> None:
         self._left, self._right, self._top, self._bottom = text, width - text, text // 2 + text, height - text // 2
-        self._curves = curves
+        self._curves, self._drawn = curves, 0
         both = np.concatenate(curves)
         self._low, self._high = float(both.min()), float(both.max())
         self._text = text
@@ -85,14 +85,16 @@ class _Chart:
                 draw.line([self._place(step, value) for step, value in enumerate(values)], _dimmed(colour), 1)
 
     def at(self, step: int) -> Image.Image:
-        """Returns the chart with everything up to a step drawn bright."""
+        """Returns the chart with everything up to a step drawn bright. Steps only go forward."""
+        predicted, realised = self._curves
+        draw = ImageDraw.Draw(self._image)
+        for values, colour in ((realised, REALISED), (predicted, PREDICTED)):
+            since = [self._place(index, values[index]) for index in range(self._drawn, min(step + 1, len(values)))]
+            if len(since) > 1:
+                draw.line(since, colour, 2)
+        self._drawn = step
         image = self._image.copy()
         draw = ImageDraw.Draw(image)
-        predicted, realised = self._curves
-        for values, colour in ((realised, REALISED), (predicted, PREDICTED)):
-            past = [self._place(index, value) for index, value in enumerate(values[: step + 1])]
-            if len(past) > 1:
-                draw.line(past, colour, 2)
         x, y = self._place(min(step, len(predicted) - 1), predicted[min(step, len(predicted) - 1)])
         draw.line([(x, self._top), (x, self._bottom)], GRID)
         draw.ellipse([x - 3, y - 3, x + 3, y + 3], PREDICTED)

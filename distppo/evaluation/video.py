@@ -99,7 +99,7 @@ class _Mp4:
         except RuntimeError as error:  # no executable for this machine in the package, and none installed
             raise UserError(f"mp4 needs ffmpeg: {error}; install it, or use --format gif") from error
         source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{self._fps:g}", "-i", "-"]
-        target = ["-c:v", "libx264", "-crf", CRF, "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(self._path)]
+        target = ["-c:v", "libx264", "-preset", "veryfast", "-crf", CRF, "-pix_fmt", "yuv420p", "-movflags", "+faststart", str(self._path)]
         command = [ffmpeg, "-y", "-loglevel", "error", *source, *target]
         # In a session of its own, for the terminal's Ctrl-C is for us: we end it.
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._messages, start_new_session=True)
