@@ -15,6 +15,7 @@ MOST_GIF_FPS = 25.0
 """Twice the frames are twice the file, and what plays GIFs slows faster ones down."""
 WINDOW = (800, 600)
 """Pixels of the window that --render opens."""
+FLOOR_FACTOR = 25
 TRACKING_CAMERA = "track"
 """What Gymnasium's models call the camera that goes with the body."""
 
@@ -54,9 +55,23 @@ def prepare_scene(env: gym.Env[Any, Any], width: int, height: int) -> None:
     window = model.vis.global_
     window.offwidth, window.offheight = max(width, window.offwidth), max(height, window.offheight)
     model.light_castshadow[:] = False
+    _extend_floors(model)
     renderer.width, renderer.height = width, height
     if getattr(inner, "camera_id", None) is None and getattr(inner, "camera_name", None) is None:
         _follow_the_body(renderer, model)
+
+
+def _extend_floors(model: Any) -> None:
+    """Draws every floor larger, with its pattern as it is: they end after 40 m, and a fast body runs on in mid-air.
+
+    To physics a plane has no end, whatever its size.
+    """
+    import mujoco
+
+    floors = model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE
+    model.geom_size[floors, :2] *= FLOOR_FACTOR
+    for material in {int(number) for number in model.geom_matid[floors] if number >= 0}:
+        model.mat_texrepeat[material] *= FLOOR_FACTOR
 
 
 def _follow_the_body(renderer: Any, model: Any) -> None:

@@ -259,6 +259,29 @@ def test_what_a_policy_sees_stays_as_it_is() -> None:
 
 
 @pytest.mark.usefixtures("drawing")
+def test_a_body_that_has_run_far_still_has_a_floor() -> None:
+    """300 m from the start the picture is that of the start; Gymnasium's floor ends after 40. What is drawn changes no step."""
+    pictures, states = [], []
+    for prepared in (True, False):
+        env, _ = make_env(EnvConfig("HalfCheetah-v4", {"render_mode": "rgb_array"}))
+        inner: Any = env.unwrapped
+        if prepared:
+            prepare_scene(env, *PICTURE)
+        for distance in (0.0, 300.0):
+            env.reset(seed=0)
+            inner.set_state(inner.init_qpos + distance * np.eye(9)[0], inner.init_qvel)
+            if prepared:
+                pictures.append(np.asarray(env.render(), int))
+            for _ in range(20):
+                env.step(np.ones(6, np.float32))
+            states.append(inner.data.qpos.copy())
+    floor = [picture[PICTURE[1] * 3 // 4 :] for picture in pictures]
+    # Tiles of 4/3 m: 300 m are 225 of them, and black and white fall together.
+    assert np.abs(floor[0] - floor[1]).mean() < 20 < floor[0].std()
+    np.testing.assert_array_equal(states[:2], states[2:])
+
+
+@pytest.mark.usefixtures("drawing")
 def test_halfcheetah_is_recorded_without_a_display_and_its_body_moves(tmp_path: Path) -> None:
     """The real renderer, in the size asked for: the body is in every frame, for the camera goes with it, and it does not stand still."""
     run = trained_in(tmp_path / "run", "HalfCheetah-v4")
