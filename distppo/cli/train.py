@@ -34,8 +34,8 @@ def main(argv: Sequence[str], program: str) -> int:
 
     progress = False if arguments.no_progress else None
     result = train(config, resume=resume, address=arguments.address, trust=arguments.trust, progress=progress, overrides=overrides)
-    wanted = arguments.report and result.signal is None
-    for line in [*closing_lines(result, program), *closing_report(result.run_directory, program, wanted=wanted)]:
+    report = [] if result.signal else closing_report(result.run_directory, program, wanted=arguments.report)
+    for line in [*closing_lines(result, program), *report]:
         print(line)
     return 0 if result.signal is None else 128 + result.signal
 

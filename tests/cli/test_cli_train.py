@@ -147,7 +147,7 @@ def test_a_signal_is_the_exit_code_and_the_way_on_is_printed(monkeypatch: pytest
     install(monkeypatch, lambda config, **others: result(signal.SIGTERM))
     assert main(["train"]) == 143
     out = capsys.readouterr().out
-    assert out.startswith("interrupted: ") and "continue with:   distppo train --resume 'runs/a b'\n" in out
+    assert out.startswith("interrupted: ") and out.endswith("continue with:   distppo train --resume 'runs/a b'\n")
 
 
 def test_the_way_on_names_the_code_that_has_to_be_named_again_and_is_safe_to_paste(
@@ -157,7 +157,7 @@ def test_the_way_on_names_the_code_that_has_to_be_named_again_and_is_safe_to_pas
     ended.code = ("mine:Env-v0", "x:y; rm -r ~")
     install(monkeypatch, lambda config, **others: ended)
     assert main(["train"]) == 143
-    assert "--resume 'runs/a b' --trust mine:Env-v0 --trust 'x:y; rm -r ~'\n" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith("--resume 'runs/a b' --trust mine:Env-v0 --trust 'x:y; rm -r ~'\n")
 
 
 def test_a_mistake_found_by_the_trainer_is_one_message(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

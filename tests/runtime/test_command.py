@@ -19,7 +19,7 @@ FEW_STEPS = ("--num-envs", "2", "--num-steps", "128", "--total-timesteps", "512"
 @pytest.mark.ray
 def test_a_normal_run_says_what_it_does_and_nothing_else(started: Callable[..., subprocess.Popen[bytes]], tmp_path: Path) -> None:
     """A line an iteration, the results at the end; no warning of Ray, gymnasium, mujoco or torch, no stray file, no process left."""
-    driver = started("train", "--env", ENV_ID, *FEW_STEPS)
+    driver = started("train", "--env", ENV_ID, "--report", *FEW_STEPS)
     assert driver.wait(SECONDS) == 0
     assert (tmp_path / "stderr").read_text() == ""
     lines = (tmp_path / "stdout").read_text().splitlines()
@@ -34,6 +34,7 @@ def test_a_normal_run_says_what_it_does_and_nothing_else(started: Callable[..., 
     assert [line.split()[0] for line in lines[4:6]] == ["256", "512"] and all("evaluation" in line for line in lines[4:6])
     assert lines[6].startswith("finished: 512 env steps")
     best = json.loads((directory / "summary.json").read_text())["best_checkpoint"]
-    assert lines[7:] == [f"run directory:   {relative}", f"best checkpoint: {best}"]
+    assert lines[7:9] == [f"run directory:   {relative}", f"best checkpoint: {best}"]
+    assert lines[9].startswith(f"report:          {relative}/report.html (0.1 MB; no findings)") and len(lines) == 10
     assert {path.name for path in tmp_path.iterdir()} == {"runs", "stdout", "stderr"}
     wait_until(lambda: not processes_of(driver.pid), 10, "no process is left")
