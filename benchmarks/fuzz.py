@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import importlib
 import json
 import os
 import random
@@ -147,7 +148,8 @@ def main() -> int:
 
 
 def warm_up(loader: Loader) -> None:
-    """Loads a hundred inputs unguarded, so that every module that a loader imports when it first needs it is there."""
+    """Loads a few hundred inputs unguarded, so that every module that a loader imports when it first needs it is there."""
+    importlib.import_module("distppo.models.custom")  # for network classes of the package's own, which few inputs name
     for index in range(300):
         loader.prepare(random.Random(f"warm-up {index}"))
         try:

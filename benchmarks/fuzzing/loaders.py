@@ -17,7 +17,7 @@ from fuzzing.mutate import NASTY_TOKENS, dump, mutate_bytes, mutate_lines, mutat
 
 from distppo.checkpoint import CheckpointStore, list_checkpoints, load_checkpoint, load_for_resume, resolve_checkpoint
 from distppo.config import config_from_dict, config_to_dict, load_config
-from distppo.config.trust import named_code
+from distppo.config.trust import named_code, require_named
 from distppo.evaluation.restore import config_of, env_spec_of, learner_state_of, progress_of, snapshot_of
 from distppo.metrics import METRICS_FILE, read_metrics
 from distppo.metrics.jsonl import repair
@@ -156,7 +156,7 @@ class ContentLoader(ManifestLoader):
 
     def load(self) -> None:
         checkpoint = load_checkpoint(self.path)
-        named_code(config_of(checkpoint))
+        require_named(config_of(checkpoint), [], source=self.path)
         env_spec_of(checkpoint)
         learner_state_of(checkpoint)
         progress = Progress.from_state(progress_of(checkpoint))

@@ -113,6 +113,7 @@ class RolloutConfig:
         "Environments in total, shared out over the workers.",
         extremes="Few: the batch holds few episodes, strongly correlated. Many: more memory, and a larger batch unless num_steps falls.",
         at_least=1,
+        at_most=2**20,
     )
     num_workers: int | None = setting(
         None,
