@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def test_make_train_runs_the_quickstart_or_the_config_it_is_given():
     for arguments, expected in (
-        ([], "launch.py train --config configs/quickstart.yaml"),
-        (["ARGS=--config configs/humanoid.yaml"], "launch.py train  --config configs/humanoid.yaml"),
+        ([], "launch.py train --report --config configs/quickstart.yaml"),
+        (["ARGS=--config configs/humanoid.yaml"], "launch.py train --report  --config configs/humanoid.yaml"),
     ):
         plan = subprocess.run(["make", "--dry-run", "train", *arguments], cwd=ROOT, check=True, capture_output=True, text=True)
         assert expected in plan.stdout
