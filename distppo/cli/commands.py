@@ -24,6 +24,7 @@ class Command(NamedTuple):
 
 COMMANDS = (
     Command("train", "Train a policy, or go on with a run.", "distppo.cli.train"),
+    Command("watch", "Show a run's live display, from another terminal or afterwards.", "distppo.cli.watch"),
     Command("evaluate", "Play a trained policy and report its returns.", "distppo.cli.evaluate"),
     Command("replay", "Step an environment to a fault that a run has recorded.", "distppo.cli.replay"),
     Command("export", "Write a trained policy as one file to deploy: ONNX, numpy or torch.", "distppo.cli.export"),

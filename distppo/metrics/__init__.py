@@ -4,6 +4,7 @@
 """
 
 from distppo.metrics.accumulate import PHASES, EpisodeWindow, Mean, PhaseTimer
+from distppo.metrics.follow import MetricsFollower
 from distppo.metrics.jsonl import METRICS_FILE, read_metrics
 from distppo.metrics.keys import EVENTS, FAULT_METRICS, FAULTS, KEYS
 from distppo.metrics.machine import machine_info
@@ -19,6 +20,7 @@ __all__ = [
     "SUMMARY_FILE",
     "EpisodeWindow",
     "Mean",
+    "MetricsFollower",
     "PhaseTimer",
     "RunWriter",
     "machine_info",

@@ -25,7 +25,7 @@ from distppo.runtime.address import Address, find_cluster
 from distppo.runtime.backend import Backend, LocalBackend, WorkerFailed
 from distppo.runtime.boundary import other_layout
 from distppo.runtime.callbacks import Callbacks
-from distppo.runtime.faults import Crash, FaultLog, News, Recovery
+from distppo.runtime.faults import Crash, FaultLog, News, Recovery, fault_text
 from distppo.runtime.run_directory import CONFIG_FILE, RunDirectory, new_run_directory
 from distppo.runtime.signals import StopRequested, StopSignal
 from distppo.runtime.start import Start, fresh, read_settings, resumed
@@ -193,7 +193,7 @@ def _tell(news: News, progress: Progress, writer: RunWriter, display: Display, r
     dump = recorder.record_fragment(*news) if isinstance(news, Crash) else recorder.record_environment(fault)
     told = {"what": fault.kind, "where": fault.where, "why": fault.why, "done": fault.done, "count": fault.times}
     writer.event("fault", env_steps=progress.env_steps, **told, dump=None if dump is None else str(dump))
-    display.message(f"fault: {fault.kind.replace('_', ' ')}: {fault.where}: {fault.why}\n  {fault.done}")
+    display.message(fault_text(fault.kind, fault.where, fault.why, fault.done))
 
 
 @contextlib.contextmanager
