@@ -28,7 +28,7 @@ COMMANDS = (
     Command("evaluate", "Play a trained policy and report its returns.", "distppo.cli.evaluate"),
     Command("replay", "Step an environment to a fault that a run has recorded.", "distppo.cli.replay"),
     Command("export", "Write a trained policy as one file to deploy: ONNX, numpy or torch.", "distppo.cli.export"),
-    Command("config", "Show or check the settings.", "distppo.cli.config"),
+    Command("config", "Show, check or compare settings.", "distppo.cli.config"),
     Command("env", "Examine an environment.", "distppo.cli.env"),
 )
 
