@@ -1,7 +1,7 @@
 """The schema of the settings in the words of JSON Schema, for editors that complete and check YAML files.
 
-`config check` stays the judge. An editor reads YAML by rules of its own (`off` is text in YAML 1.2 and false in 1.1, `1_000_000` a number in 1.1
-alone), so whatever some reader may make of a right file is allowed here.
+`config check` stays the judge. An editor reads YAML by rules of its own (`off` is text in YAML 1.2 and false in 1.1, `1_000_000` is a
+number in 1.1 alone), so whatever some reader may make of a right file is allowed here.
 """
 
 from __future__ import annotations

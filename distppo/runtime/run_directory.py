@@ -19,6 +19,7 @@ from distppo.errors import UserError
 from distppo.files import without_links
 from distppo.flight.recorder import FAULTS_DIRECTORY
 from distppo.metrics import METRICS_FILE, read_metrics
+from distppo.metrics.loggers import LOG_FILE, MEMORY_FILE, WANDB_DIRECTORY
 from distppo.metrics.writer import CSV_FILE, SUMMARY_FILE, TENSORBOARD_DIRECTORY
 
 RUNS_ROOT = Path("runs")
@@ -28,8 +29,8 @@ _HOLDER = "process {pid} on {host}"
 _HELD = re.compile(r"process (\d+) on (.*)")
 _LONGEST_HOLDER = 1000
 _MOST_LISTED = 10
-FILES = {LOCK_NAME, CONFIG_FILE, METRICS_FILE, CSV_FILE, SUMMARY_FILE}
-FOLDERS = {CHECKPOINTS, TENSORBOARD_DIRECTORY, FAULTS_DIRECTORY}
+FILES = {LOCK_NAME, CONFIG_FILE, METRICS_FILE, CSV_FILE, SUMMARY_FILE, LOG_FILE, MEMORY_FILE}
+FOLDERS = {CHECKPOINTS, TENSORBOARD_DIRECTORY, FAULTS_DIRECTORY, WANDB_DIRECTORY}
 
 
 class RunDirectory:
@@ -125,13 +126,17 @@ def dead_process(run: Path) -> int | None:
     """
     try:
         held = _HELD.fullmatch((run / LOCK_NAME).read_text(errors="replace")[:_LONGEST_HOLDER])
-        if held is None or held[2] != socket.gethostname():
-            return None
-        os.kill(int(held[1]), 0)
+    except OSError:
+        return None
+    if held is None or held[2] != socket.gethostname():
+        return None
+    process = int(held[1])
+    try:
+        os.kill(process, 0)
     except ProcessLookupError:
-        return int(held[1])
+        return process
     except (OSError, OverflowError):
-        pass
+        pass  # it lives and is somebody else's, or the number is none
     return None
 
 
