@@ -29,6 +29,8 @@ COMMANDS = (
     Command("replay", "Step an environment to a fault that a run has recorded.", "distppo.cli.replay"),
     Command("export", "Write a trained policy as one file to deploy: ONNX, numpy or torch.", "distppo.cli.export"),
     Command("config", "Show, check or compare settings.", "distppo.cli.config"),
+    Command("doctor", "Check whether this machine can train, and say how to fix what is wrong.", "distppo.cli.doctor"),
+    Command("autotune", "Measure this machine and propose workers, environments, mode and threads.", "distppo.cli.autotune"),
     Command("env", "Examine an environment.", "distppo.cli.env"),
 )
 
