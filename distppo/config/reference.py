@@ -70,7 +70,7 @@ Everything is checked before anything starts, and all that is wrong is shown at 
 $ python launch.py train --config my.yaml --num-envs 0 --set ppo.epochs=ten
 error: 3 problems:
   my.yaml:4:3  unknown key ppo.clip_epsilom - did you mean ppo.clip_epsilon?
-  --num-envs 0  rollout.num_envs must be at least 1, got 0
+  --num-envs 0  rollout.num_envs must be at least 1 and at most 1048576, got 0
   --set ppo.epochs=ten  ppo.epochs must be a whole number, got 'ten'
 ```
 

@@ -129,7 +129,7 @@ def test_the_package_offers_its_names_and_imports_nothing_heavy_for_it() -> None
 def test_launch_ends_with_2_and_no_traceback_for_a_mistake() -> None:
     done = run("train", "--num-envs", "0")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: --num-envs 0  rollout.num_envs must be at least 1, got 0\n"
+    assert done.stderr == "error: --num-envs 0  rollout.num_envs must be at least 1 and at most 1048576, got 0\n"
 
 
 def test_launch_and_the_module_are_the_same_program() -> None:

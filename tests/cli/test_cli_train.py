@@ -93,7 +93,7 @@ def test_both_ways_to_continue_are_one(argv: list[str], resume: str, calls: list
         ("--num-envs", "argument --num-envs: expected one argument"),
         ("--checkpoint a --resume", "--checkpoint a and --resume latest both name what to continue from: give one"),
         ("--checkpoint=", "what to continue from is empty"),
-        ("--num-envs 0", "--num-envs 0  rollout.num_envs must be at least 1, got 0"),
+        ("--num-envs 0", "--num-envs 0  rollout.num_envs must be at least 1 and at most 1048576, got 0"),
         ("--num-envs many", "--num-envs many  rollout.num_envs must be a whole number, got 'many'"),
         ("--total-timesteps 1.5", "--total-timesteps 1.5  run.total_timesteps must be a whole number, got '1.5'"),
         ("--learning-rate nan", "--learning-rate nan  ppo.learning_rate must be a finite number, got 'nan'"),
