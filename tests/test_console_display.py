@@ -31,6 +31,8 @@ ROW = {
     "train/clip_fraction": 0.12,
     "train/explained_variance": 0.87,
     "dist/workers": 2,
+    "dist/worker_seconds_mean": 3.0,
+    "dist/learner_seconds": 2.0,
 }
 EVALUATION = {"eval/mean_reward": 1500.2, "eval/std_reward": 30.1, "eval/episodes": 5}
 KEYS = [*ROW, *EVALUATION, "time/broadcast", "time/other"]
@@ -118,7 +120,8 @@ def test_a_small_terminal_shows_everything_that_matters():
     text = "\n".join(lines_of([ROW | EVALUATION], width=40, height=12))
     assert all(part in text for part in ("16.4%", "eta  1m25s", "163,840 / 1,000,000", "9,812/s", "1234.5", "1500.2 +- 30.1"))
     assert all(part in text for part in ("kl 0.0081", "clipped 12.0%", "collect 75%", "update 25%"))
-    assert len(lines_of([ROW | EVALUATION], width=40, height=12)) == 7 <= 11
+    assert all(part in text for part in ("2 workers  no faults", "idle    workers 25%  learner 50%"))
+    assert len(lines_of([ROW | EVALUATION], width=40, height=12)) == 9 <= 11
 
 
 def test_a_normal_terminal_shows_all():
@@ -130,6 +133,33 @@ def test_a_normal_terminal_shows_all():
 def test_the_last_evaluation_stays_and_the_time_adds_up():
     text = "\n".join(lines_of([ROW | EVALUATION, ROW | {"time/update": 3.0}]))
     assert "1500.2 +- 30.1  at 163,840 steps" in text and "collect 60%" in text
+
+
+def test_faults_take_the_place_of_no_faults():
+    text = "\n".join(lines_of([ROW | {"faults/worker_restarts": 2, "faults/env_restarts": 0}]))
+    assert "health  2 workers  worker restarts 2" in text and "env restarts" not in text
+
+
+def test_the_newest_findings_are_shown_and_looked_for_among_the_newest_rows_only():
+    seen = []
+
+    def find(rows):
+        seen.append(len(rows))
+        return ["first", "second", "third"]
+
+    view = RunView("", total=10, initial=0, findings=find)
+    assert panel(view, width=80, height=24) and seen == []
+    for _ in range(300):
+        view.update(ROW)
+    lines = [line.plain for line in panel(view, width=80, height=24)] + [line.plain for line in panel(view, width=80, height=24)]
+    assert lines.count("finding first") == 2 and lines.count("finding second") == 2 and "finding third" not in lines
+    assert seen == [100]
+
+
+def test_a_long_title_loses_its_beginning_and_a_state_stands_beside_it():
+    view = RunView("HalfCheetah-v4 -> runs/HalfCheetah-v4-seed0-20261123-033120", total=10, initial=0)
+    view.state, view.running = "finished", False
+    assert panel(view, width=40, height=12)[0].plain == "\u2026tah-v4-seed0-20261123-033120  finished"
 
 
 def test_before_the_first_iteration_there_are_dashes():

@@ -24,11 +24,14 @@ class Command(NamedTuple):
 
 COMMANDS = (
     Command("train", "Train a policy, or go on with a run.", "distppo.cli.train"),
+    Command("watch", "Show a run's live display, from another terminal or afterwards.", "distppo.cli.watch"),
     Command("evaluate", "Play a trained policy and report its returns.", "distppo.cli.evaluate"),
     Command("report", "Write what runs have learned, and how, as one HTML file.", "distppo.cli.report"),
     Command("replay", "Step an environment to a fault that a run has recorded.", "distppo.cli.replay"),
     Command("export", "Write a trained policy as one file to deploy: ONNX, numpy or torch.", "distppo.cli.export"),
-    Command("config", "Show or check the settings.", "distppo.cli.config"),
+    Command("config", "Show, check or compare settings.", "distppo.cli.config"),
+    Command("doctor", "Check whether this machine can train, and say how to fix what is wrong.", "distppo.cli.doctor"),
+    Command("autotune", "Measure this machine and propose workers, environments, mode and threads.", "distppo.cli.autotune"),
     Command("env", "Examine an environment.", "distppo.cli.env"),
 )
 

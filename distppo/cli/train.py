@@ -29,6 +29,23 @@ def main(argv: Sequence[str], program: str) -> int:
     if resume is not None and not resume.strip():
         parser.error("what to continue from is empty: give a path, the name of a run, or latest")
     config, overrides = read_setting_flags(arguments, check=resume is None)
+    if arguments.parallel is not None and arguments.seeds is None and resume is None:
+        parser.error("--parallel is for --seeds")
+    seeds: list[int] = []
+    if arguments.seeds is not None or resume is not None:
+        from distppo.cli.train_seeds import is_group, read_seeds, train_group
+
+        if is_group(arguments, resume) and not arguments.dry_run:
+            return train_group(arguments, config, overrides, resume, program)
+        if is_group(arguments, resume):
+            config, seeds, _ = read_seeds(arguments, config, overrides, resume)
+            resume = None
+    if arguments.dry_run:
+        from distppo.runtime.plan import plan
+
+        lines = plan(config, resume=resume, address=arguments.address, trust=arguments.trust, overrides=overrides)
+        print("\n".join([*lines, *([f"seeds       {len(seeds)} runs like this: {', '.join(map(str, seeds))}"] if seeds else [])]))
+        return 0
 
     from distppo.runtime.train import train
 
@@ -70,4 +87,12 @@ def _parser(program: str) -> Parser:
     group.add_argument("--address", metavar="HOST:PORT", help="running Ray cluster to join (default: one is started on this machine)")
     group.add_argument("--report", action="store_true", help="write report.html into the run directory at the end")
     group.add_argument("--no-progress", action="store_true", help="plain lines instead of the live display")
+    group.add_argument("--dry-run", action="store_true", help="print the plan: batch, updates, memory, estimated time; start nothing")
+    group = parser.add_argument_group(
+        "several seeds", "Each is a run of its own in a subfolder, seed0, seed1, ... --resume goes on with all."
+    )
+    group.add_argument("--seeds", metavar="K|LIST", help="how many, counted from --seed, or a list as in 0,1,2")
+    group.add_argument(
+        "--parallel", nargs="?", const="auto", metavar="N", help="runs at a time; without a value what the cores suffice for"
+    )
     return parser

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from distppo.config.overrides import Problem
 from distppo.config.schema import Config
+from distppo.config.suggest import did_you_mean, quoted, shortened
 
 _LARGEST_SEARCH = 10**12
 
@@ -125,6 +126,26 @@ def own_network_is_named(config: Config) -> str | None:
     return f"network.class must be module:Class, as in my_networks:MyActorCritic, got {name!r}"
 
 
+LOGGER_ENTRIES = {
+    "metrics.wandb": ("project", "name", "tags", "group", "entity", "notes", "mode"),
+    "metrics.mlflow": ("project", "name", "tags", "tracking_uri"),
+}
+"""What may be said to a logger that comes along."""
+
+
+def logger_entries_are_known(config: Config) -> str | None:
+    """No entry of a logger is misspelled."""
+    for key, known in LOGGER_ENTRIES.items():
+        for entry, value in getattr(config.metrics, key.partition(".")[2]).items():
+            if entry not in known:
+                return f"unknown key {key}.{shortened(entry)}" + (did_you_mean(entry, known) or f"; it has {', '.join(known)}")
+            texts = value if entry == "tags" and isinstance(value, list) else [value]
+            if not all(isinstance(text, str | int | float) and not isinstance(text, bool) for text in texts):
+                return f"{key}.{entry} must be {'text, or a list of texts' if entry == 'tags' else 'text'}, got {quoted(value)}"
+    mode = config.metrics.wandb.get("mode", "online")
+    return None if mode in ("online", "offline") else f"metrics.wandb.mode must be online or offline, got {quoted(mode)}"
+
+
 CHECKS = (
     Check(("rollout.num_envs", "rollout.num_steps", "ppo.mini_batch_size"), minibatches_fill_the_batch),
     Check(("rollout.num_workers", "rollout.num_envs"), every_worker_has_an_env),
@@ -134,6 +155,7 @@ CHECKS = (
     ),
     Check(("learner.step", "learner.device"), fused_step_is_possible),
     Check(("learner.step", "learner.compile"), compile_has_a_torch_step),
+    Check(("metrics.wandb", "metrics.mlflow"), logger_entries_are_known),
     Check(("env.kwargs",), kwargs_hold_no_settings),
     Check(("network.channels", "network.kernels", "network.strides"), convolutions_are_described_alike),
     Check(("network.class", "network.options"), own_network_is_named),

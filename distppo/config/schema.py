@@ -387,6 +387,24 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
+class MetricsConfig:
+    """Where metrics go besides the run directory. A process of its own sends them there, so that nothing of it can hold up training."""
+
+    wandb: dict[str, Any] = setting(  # noqa: RUF009 - it returns a dataclasses.field
+        {},
+        "Weights & Biases: any of project, name, tags, group, entity, notes, mode (online, offline); {} is off. Needs the extra wandb.",
+    )
+    mlflow: dict[str, Any] = setting(  # noqa: RUF009 - it returns a dataclasses.field
+        {},
+        "MLflow: any of project (its experiment), name, tags, tracking_uri; {} is off. Needs the extra mlflow.",
+    )
+    loggers: tuple[Plugin, ...] = setting(
+        (),
+        "Loggers of your own, distppo.metrics.loggers:MetricLogger: each module:Class, or {class: module:Class} with arguments beside it.",
+    )
+
+
+@dataclass(frozen=True)
 class FaultConfig:
     """What a run puts up with, and for how long."""
 
@@ -479,6 +497,7 @@ class Config:
     learner: LearnerConfig = dataclasses.field(default_factory=LearnerConfig)
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
+    metrics: MetricsConfig = dataclasses.field(default_factory=MetricsConfig)
     fault: FaultConfig = dataclasses.field(default_factory=FaultConfig)
 
     @property

@@ -21,7 +21,7 @@ TRUST_VARIABLE = "DISTPPO_TRUST"
 """Names that a user trusts always, separated by commas or spaces."""
 
 _CODE = re.compile(r"\s*\w[\w.]*(:[\w./-]+)*:[^\W\d][\w./-]*\s*")
-_NO_CODE = {"run.directory"}
+_NO_CODE = {"run.directory", "metrics.wandb", "metrics.mlflow"}
 _OWN = "distppo.envs.examples."
 """Where the environments are that come with the package."""
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self, TextIO
 
 from distppo.console.text import format_count, format_duration, format_number
-from distppo.console.view import RunView
+from distppo.console.view import Findings, Row, RunView
 
 
 class Display(ABC):
@@ -22,8 +22,16 @@ class Display(ABC):
         """Begins: what runs, env steps at which it ends, env steps it starts from."""
 
     @abstractmethod
-    def iteration(self, row: Mapping[str, float | None]) -> None:
+    def iteration(self, row: Row) -> None:
         """Shows the metrics of one iteration; any of them may be missing, None or NaN."""
+
+    @abstractmethod
+    def catch_up(self, rows: Sequence[Row]) -> None:
+        """Shows where a run stands of which these are all the rows; what was shown before counts no longer."""
+
+    @abstractmethod
+    def state(self, text: str, *, running: bool = True) -> None:
+        """Says how the run is, in a word or two, and whether there is more to come; may be called as often as one likes."""
 
     @abstractmethod
     def message(self, text: str) -> None:
@@ -52,10 +60,22 @@ class PlainDisplay(Display):
         self._view = RunView(title, total=total, initial=initial)
         self.message(title)
 
-    def iteration(self, row: Mapping[str, float | None]) -> None:
+    def iteration(self, row: Row) -> None:
         """Prints one line."""
         self._view.update(row)
         self.message(plain_line(self._view))
+
+    def catch_up(self, rows: Sequence[Row]) -> None:
+        """Prints one line, of the newest."""
+        self._view = self._view.restarted(rows)
+        if rows:
+            self.message(plain_line(self._view))
+
+    def state(self, text: str, *, running: bool = True) -> None:
+        """Prints it when the run has ended; what comes and goes before is not for a log."""
+        if self._view.running and not running:
+            self.message(text)
+        self._view.running = running
 
     def message(self, text: str) -> None:
         """Prints the text; characters that the stream cannot encode become question marks."""
@@ -67,13 +87,14 @@ class PlainDisplay(Display):
         """Nothing is left to do."""
 
 
-def make_display(*, progress: bool | None = None, stream: TextIO | None = None) -> Display:
+def make_display(*, progress: bool | None = None, stream: TextIO | None = None, findings: Findings | None = None) -> Display:
     """The display that suits a stream.
 
     Args:
         progress: None draws the live display on a terminal that can show it and has NO_COLOR unset; True wants it there even with NO_COLOR
             (it has no colors then); False never.
         stream: to write to; None is standard output.
+        findings: what the live display says about the newest iterations; None says nothing.
     """
     stream = sys.stdout if stream is None else stream
     wanted = not os.environ.get("NO_COLOR") if progress is None else progress
@@ -82,7 +103,7 @@ def make_display(*, progress: bool | None = None, stream: TextIO | None = None) 
     # Here and not above: importing rich takes longer than a plain display ever needs.
     from distppo.console.live import LiveDisplay
 
-    return LiveDisplay(stream)
+    return LiveDisplay(stream, findings=findings)
 
 
 def plain_line(view: RunView) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from distppo.console.display import Display
 from distppo.console.panel import panel
-from distppo.console.view import RunView
+from distppo.console.view import Findings, Row, RunView
 
 _SECONDS_BETWEEN_REDRAWS = 0.25
 
@@ -27,21 +27,25 @@ class LiveDisplay(Display):
     Args:
         stream: a terminal.
         clock: seconds, monotonic.
+        findings: what to say about the newest iterations; None says nothing.
     """
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic, *, findings: Findings | None = None) -> None:
         self._console = Console(file=stream, highlight=False, markup=False, emoji=False)
         self._clock = clock
         self._live: Live | None = None
+        self._findings = findings
         self._view = RunView("", total=0, initial=0)
         self._lines: list[Text] = []
         self._drawn_at = -_SECONDS_BETWEEN_REDRAWS
         self._is_stdout = stream is sys.stdout
 
     def start(self, title: str, *, total: int, initial: int) -> None:
-        """Draws the display before the first iteration."""
-        self._view = RunView(title, total=total, initial=initial)
+        """Draws the display before the first iteration, or another run's in its place."""
+        self._view = RunView(title, total=total, initial=initial, findings=self._findings)
         with self._unless_lost():
+            if self._live is not None:
+                self._live.stop()
             self._live = Live(
                 console=self._console,
                 auto_refresh=False,
@@ -52,11 +56,20 @@ class LiveDisplay(Display):
             self._live.start()
         self._redraw()
 
-    def iteration(self, row: Mapping[str, float | None]) -> None:
+    def iteration(self, row: Row) -> None:
         """Takes the row in, and redraws unless that was done a moment ago."""
         self._view.update(row)
-        if self._clock() - self._drawn_at >= _SECONDS_BETWEEN_REDRAWS:
-            self._redraw()
+        self._redraw_in_time()
+
+    def catch_up(self, rows: Sequence[Row]) -> None:
+        """Takes all rows in and draws once."""
+        self._view = self._view.restarted(rows)
+        self._redraw()
+
+    def state(self, text: str, *, running: bool = True) -> None:
+        """Shows it beside the title."""
+        self._view.state, self._view.running = text, running
+        self._redraw_in_time()
 
     def message(self, text: str) -> None:
         """Prints the text above the display."""
@@ -71,6 +84,10 @@ class LiveDisplay(Display):
             if self._live is not None:
                 self._live.stop()
         self._live = None
+
+    def _redraw_in_time(self) -> None:
+        if self._clock() - self._drawn_at >= _SECONDS_BETWEEN_REDRAWS:
+            self._redraw()
 
     def _redraw(self) -> None:
         with self._unless_lost():

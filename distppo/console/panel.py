@@ -12,6 +12,7 @@ _BAR_DONE, _BAR_LEFT = "\u2501", "\u2500"
 _SPARKLINE_WIDTH = 40
 _SHARES_WIDTH = 16
 _SHARES_FROM = 60
+_MOST_FINDINGS = 2
 # Each phase has a shade besides its color, so that the bar can be read without colors too.
 _PHASE_STYLES = {
     "collect": ("\u2588", "cyan"),
@@ -27,12 +28,11 @@ Part = tuple[str, str]
 def panel(view: RunView, *, width: int, height: int) -> list[Text]:
     """The display's lines, none of `width` cells or more, at least one fewer than `height`; the most important ones come first."""
     space = max(width - 1, 1)
-    lines = [_progress(view, space), _steps(view, space), _returns(view, space), _health(view, space), _time(view, space)]
+    lines = [_title(view, space), _progress(view, space), _steps(view, space), _returns(view, space)]
     if view.evaluation:
-        lines.insert(3, _evaluation(view, space))
-    if view.faults:
-        lines.append(_faults(view, space))
-    lines.insert(0, [(view.title, "bold")])
+        lines.append(_evaluation(view, space))
+    lines += [_health(view, space), _update(view, space), _time(view, space), _idle(view, space)]
+    lines += [_finding(text) for text in view.findings[:_MOST_FINDINGS]]
     return [_fit(line, space) for line in lines[: max(height - 1, 1)]]
 
 
@@ -57,8 +57,17 @@ def _labelled(label: str, parts: list[Part], space: int) -> list[Part]:
     return line
 
 
+def _title(view: RunView, space: int) -> list[Part]:
+    """The title, its beginning left out where it is too long, since a run's name ends with what tells it from others; then the state."""
+    state = f"  {view.state}" if view.state else ""
+    room = max(space - len(state), 1)
+    title = view.title if len(view.title) <= room else "\u2026" + view.title[len(view.title) - room + 1 :]
+    return [(title, "bold"), (state, "bold cyan" if view.running else "bold yellow")]
+
+
 def _progress(view: RunView, space: int) -> list[Part]:
-    percent, eta = f" {view.progress:6.1%}", f"  eta {format_duration(view.eta):>6}"
+    percent = f" {view.progress:6.1%}"
+    eta = f"  eta {format_duration(view.eta):>6}" if view.running else f"  in {format_duration(view.row.get('time/time_elapsed')):>6}"
     length = max(space - len(percent) - len(eta), 0)
     done = round(length * view.progress)
     return [(_BAR_DONE * done, "cyan"), (_BAR_LEFT * (length - done), "dim"), (percent, "bold"), (eta, "")]
@@ -67,9 +76,6 @@ def _progress(view: RunView, space: int) -> list[Part]:
 def _steps(view: RunView, space: int) -> list[Part]:
     row = view.row
     parts = [(f"{format_count(view.steps)} / {format_count(view.total)}", ""), (f"{format_count(row.get('time/fps'))}/s", "bold")]
-    workers = row.get("dist/workers")
-    if is_number(workers) and workers > 0:
-        parts.append((f"{format_count(workers)} worker{'s' * (workers != 1)}", ""))
     parts.append((f"elapsed {format_duration(row.get('time/time_elapsed'))}", ""))
     return _labelled("steps", parts, space)
 
@@ -89,6 +95,14 @@ def _evaluation(view: RunView, space: int) -> list[Part]:
 
 
 def _health(view: RunView, space: int) -> list[Part]:
+    """Who works, and what went wrong so far."""
+    workers = view.row.get("dist/workers")
+    who = f"{format_count(workers)} worker{'s' * (workers != 1)}" if is_number(workers) and workers > 0 else "one process"
+    faults = [(f"{name.replace('_', ' ')} {count}", "yellow") for name, count in view.faults.items()]
+    return _labelled("health", [(who if view.row else "-", ""), *(faults or [("no faults", "green")] * bool(view.row))], space)
+
+
+def _update(view: RunView, space: int) -> list[Part]:
     row = view.row
     parts = [
         (f"kl {format_number(row.get('train/approx_kl'), '.4f')}", ""),
@@ -98,8 +112,12 @@ def _health(view: RunView, space: int) -> list[Part]:
     return _labelled("update", parts, space)
 
 
-def _faults(view: RunView, space: int) -> list[Part]:
-    return _labelled("faults", [(f"{name.replace('_', ' ')} {count}", "yellow") for name, count in view.faults.items()], space)
+def _idle(view: RunView, space: int) -> list[Part]:
+    return _labelled("idle", [(f"{who} {share:.0%}", "") for who, share in view.idle().items()] or [("-", "")], space)
+
+
+def _finding(text: str) -> list[Part]:
+    return [("finding".ljust(_LABEL), "dim"), (text, "yellow")]
 
 
 def _time(view: RunView, space: int) -> list[Part]:

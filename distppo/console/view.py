@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from distppo.console.text import is_number
+
+Row = Mapping[str, float | None]
+Findings = Callable[[Sequence[Row]], Sequence[str]]
+"""Says in a line each what is remarkable about the rows of a run, oldest first."""
 
 PHASES = ("collect", "update", "broadcast", "evaluate", "checkpoint", "other")
 _STEPS = "time/total_timesteps"
 _EVAL = "eval/mean_reward"
 _FAULTS = "faults/"
+_BUSY = {"workers": "dist/worker_seconds_mean", "learner": "dist/learner_seconds"}
+_RECENT = 100
+"""Rows that the findings are about; what is looked at stays small however long the run is."""
 
 
 class RunView:
@@ -19,32 +27,55 @@ class RunView:
         title: of the run.
         total: env steps at which it ends.
         initial: env steps it starts from.
+        findings: what to say about the newest rows; None says nothing.
 
     Attributes:
         row: the newest row of metrics; empty before the first.
         evaluation: the newest row that has an evaluation.
         seconds: phase -> seconds in all rows so far.
         returns: mean episode returns so far.
+        state: how the run is, in a word or two; empty while that goes without saying.
+        running: whether there is more to come.
     """
 
-    def __init__(self, title: str, *, total: int, initial: int) -> None:
+    def __init__(self, title: str, *, total: int, initial: int, findings: Findings | None = None) -> None:
         self.title = title
         self.total = total
-        self.row: Mapping[str, float | None] = {}
-        self.evaluation: Mapping[str, float | None] = {}
+        self.row: Row = {}
+        self.evaluation: Row = {}
         self.seconds = dict.fromkeys(PHASES, 0.0)
         self.returns = History()
+        self.state = ""
+        self.running = True
         self._initial = initial
+        self._busy = {"workers": 0.0, "learner": 0.0}
+        self._find = findings
+        self._recent: deque[Row] = deque(maxlen=_RECENT)
+        self._found: Sequence[str] | None = None
 
-    def update(self, row: Mapping[str, float | None]) -> None:
+    def restarted(self, rows: Iterable[Row]) -> RunView:
+        """Returns the view of the same run that knows these rows and no others."""
+        view = RunView(self.title, total=self.total, initial=self._initial, findings=self._find)
+        view.state, view.running = self.state, self.running
+        for row in rows:
+            view.update(row)
+        return view
+
+    def update(self, row: Row) -> None:
         """Takes in the metrics of one more iteration."""
         self.row = row
+        self._recent.append(row)
+        self._found = None
         if is_number(row.get(_EVAL)):
             self.evaluation = row
         for phase in PHASES:
             seconds = row.get(f"time/{phase}")
             if is_number(seconds):
                 self.seconds[phase] += seconds
+        for who, key in _BUSY.items():
+            seconds = row.get(key)
+            if is_number(seconds):
+                self._busy[who] += seconds
         self.returns.add(row.get("rollout/ep_rew_mean"))
 
     @property
@@ -65,14 +96,26 @@ class RunView:
 
     @property
     def eta(self) -> float | None:
-        """Seconds to go at the mean speed so far; None before that is known."""
+        """Seconds to go at the mean speed so far; None before that is known, and where nothing more is to come."""
         fps = self.row.get("time/fps")
-        return max(0, self.total - self.steps) / fps if is_number(fps) and fps > 0 else None
+        return max(0, self.total - self.steps) / fps if self.running and is_number(fps) and fps > 0 else None
 
     def shares(self) -> dict[str, float]:
         """Phase -> its share of the time so far; empty before there is any."""
         total = sum(self.seconds.values())
         return {phase: seconds / total for phase, seconds in self.seconds.items()} if total > 0 else {}
+
+    def idle(self) -> dict[str, float]:
+        """The share of the time so far in which the workers (on average) and the learner had nothing to do; empty before there is any."""
+        total = sum(self.seconds.values())
+        return {who: max(0.0, 1 - busy / total) for who, busy in self._busy.items() if busy > 0} if total > 0 else {}
+
+    @property
+    def findings(self) -> Sequence[str]:
+        """What is remarkable about the newest rows, looked at when it is asked for first."""
+        if self._found is None:
+            self._found = self._find(list(self._recent)) if self._find and self._recent else ()
+        return self._found
 
 
 class History:

@@ -39,6 +39,12 @@ def compile_apart(threads: int) -> None:
         done.touch()
 
 
+def is_compiled(threads: int) -> bool | None:
+    """Says whether that has been done; None where numba's cache cannot be written, so that it never can be."""
+    done = _mark(threads)
+    return None if done is None else done.exists()
+
+
 def _mark(threads: int) -> Path | None:
     """Returns the file that says that it has been done: one for what numba's cache depends on. None where there is no such cache."""
     import numba

@@ -4,8 +4,11 @@
 """
 
 from distppo.metrics.accumulate import PHASES, EpisodeWindow, Mean, PhaseTimer
+from distppo.metrics.follow import MetricsFollower
+from distppo.metrics.forward import Forwarder
 from distppo.metrics.jsonl import METRICS_FILE, RunLog, read_log, read_metrics
 from distppo.metrics.keys import EVENTS, FAULT_METRICS, FAULTS, KEYS
+from distppo.metrics.loggers import require_loggers
 from distppo.metrics.machine import machine_info
 from distppo.metrics.writer import SUMMARY_FILE, RunWriter, write_summary
 
@@ -18,12 +21,15 @@ __all__ = [
     "PHASES",
     "SUMMARY_FILE",
     "EpisodeWindow",
+    "Forwarder",
     "Mean",
+    "MetricsFollower",
     "PhaseTimer",
     "RunLog",
     "RunWriter",
     "machine_info",
     "read_log",
     "read_metrics",
+    "require_loggers",
     "write_summary",
 ]

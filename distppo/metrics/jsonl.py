@@ -115,6 +115,12 @@ def read_log(path: str | os.PathLike[str]) -> RunLog:
     return log
 
 
+def decode_line(text: bytes) -> dict[str, Any] | None:
+    """The row of metrics or the event on a line; None if it is neither."""
+    line = _parse(text)
+    return line if line is None or "event" in line else {key: decode_number(value) for key, value in line.items()}
+
+
 def repair(path: Path) -> None:
     """Makes a `metrics.jsonl` end with a whole line, as a writer that was killed may not have left it.
 

@@ -65,6 +65,7 @@ KEYS: dict[str, str] = {
     "faults/fragments_lost": "Fragments that went with their node before the learner had them, and were collected again.",
     "faults/nodes_draining": "Nodes that were about to be taken away.",
     "faults/checkpoint_failures": "Checkpoints that could not be saved.",
+    "faults/logger_failures": "Loggers that could no longer log; the files of the run have everything.",
     "faults/metrics_failures": "Times that the disk began to refuse metrics, which were kept in memory until it took them.",
     "eval/mean_reward": "Mean return of the evaluation's episodes: separate environments, deterministic actions, frozen statistics.",
     "eval/std_reward": "Standard deviation of those returns.",
@@ -100,6 +101,7 @@ FAULTS: dict[str, str] = {
     "learner_unreachable": "The learner did not answer and may be alive; it is asked again, later each time.",
     "node_draining": "A node is about to be taken away; its processes move, and a checkpoint is saved.",
     "checkpoint_failed": "A checkpoint could not be saved; the one before is intact.",
+    "logger_failed": "A logger (`metrics.*`) could no longer log; the run directory has everything.",
     "metrics_failed": "The disk refuses metrics; they are kept in memory until it takes them.",
 }
 """Every kind of fault event, in one sentence each."""
@@ -118,6 +120,7 @@ FAULT_METRICS: dict[str, str] = {
     "learner_unreachable": "faults/unreachable",
     "node_draining": "faults/nodes_draining",
     "checkpoint_failed": "faults/checkpoint_failures",
+    "logger_failed": "faults/logger_failures",
     "metrics_failed": "faults/metrics_failures",
 }
 """The metric that counts each kind."""

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from distppo.files import remove_leftovers, write_atomic
 from distppo.metrics.csv_table import CsvTable
+from distppo.metrics.forward import Forwarder
 from distppo.metrics.jsonl import METRICS_FILE, Value, encode_json, encode_row, read_metrics, repair
 from distppo.metrics.keys import STEPS
 from distppo.metrics.lines import LineFile
@@ -38,6 +39,7 @@ class RunWriter:
             marks that in metrics.jsonl, they leave progress.csv, and TensorBoard hides them. None: nothing is taken back.
         refused: called when the disk begins to refuse, in place of raising OSError. Lines for metrics.jsonl then wait in memory until it
             takes them, in order; progress.csv catches up as well, TensorBoard lacks the points of that time. None raises.
+        forwarder: to loggers besides these files; it follows metrics.jsonl from here on.
 
     Raises:
         UserError: A line of the metrics.jsonl found there is damaged.
@@ -50,6 +52,7 @@ class RunWriter:
         *,
         resume_env_steps: int | None = None,
         refused: Callable[[OSError], None] | None = None,
+        forwarder: Forwarder | None = None,
     ) -> None:
         self._refused, self._refusing = refused, False
         self._waiting: deque[bytes] = deque(maxlen=LONGEST_WAIT)
@@ -59,6 +62,9 @@ class RunWriter:
         self._path = self.directory / METRICS_FILE
         repair(self._path)
         self._lines = LineFile(self._path)
+        self._forwarder = forwarder
+        if forwarder is not None:
+            forwarder.start(self._path.stat().st_size)
         if resume_env_steps is not None:
             self.event("resumed", env_steps=int(resume_env_steps))
         self._table = CsvTable(self.directory / CSV_FILE)
@@ -84,6 +90,8 @@ class RunWriter:
         numbers = {key: float(value) for key, value in row.items() if value is not None and math.isfinite(value)}
         with self._patience():
             self._tensorboard.scalars(int(encoded[STEPS]), numbers)  # type: ignore[arg-type]
+        if self._forwarder is not None:
+            self._forwarder.check()
 
     def event(self, kind: str, /, **fields: Any) -> None:
         """Appends an event to metrics.jsonl: its kind (see EVENTS), the local time, and any fields.
@@ -99,6 +107,8 @@ class RunWriter:
         if self._waiting:
             with suppress(OSError):
                 self._drain()
+        if self._forwarder is not None:
+            self._forwarder.close()
         self._lines.close()
         self._table.close()
         self._tensorboard.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import signal
 from collections.abc import Iterator, Mapping
@@ -13,21 +12,11 @@ import ray
 
 from distppo.config import Config
 from distppo.errors import ResourceError
-from distppo.models.acting import policy_layout
-from distppo.models.layout import layout_size
 from distppo.runtime.address import Address
 from distppo.runtime.cores import available_cores
 from distppo.runtime.signals import StopSignal
+from distppo.runtime.sizes import LEARNER_CPUS, WORKER_CPUS, store_bytes
 from distppo.types import EnvSpec
-
-WORKER_CPUS = 1
-LEARNER_CPUS = 1
-STORE_BYTES = 256 * 2**20
-ROLLOUTS_IN_STORE = 6
-"""Iterations of data that the object store of a local cluster has room for (two are alive at a time; the rest is slack)."""
-
-VECTORS_IN_STORE = 8
-"""Copies of the parameters there: snapshots, and the learner's states with Adam's moments, two of each."""
 
 
 def connect(config: Config, env: EnvSpec, address: Address | None, stop: StopSignal) -> None:
@@ -102,13 +91,13 @@ def _join(address: Address) -> None:
 
 def _start_local(config: Config, env: EnvSpec) -> None:
     try:
-        with _on_loopback():
+        with on_loopback():
             ray.init(
                 # Without the word Ray would join a cluster that happens to run on this machine.
                 address="local",
                 num_cpus=choose_workers(config) * WORKER_CPUS + LEARNER_CPUS,
                 include_dashboard=False,
-                object_store_memory=_store_bytes(config, env),
+                object_store_memory=store_bytes(config, env),
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 # Every process would tell every call to the GCS, for a dashboard that is not there: at 64 workers more than the calls cost.
@@ -119,7 +108,7 @@ def _start_local(config: Config, env: EnvSpec) -> None:
 
 
 @contextlib.contextmanager
-def _on_loopback() -> Iterator[None]:
+def on_loopback() -> Iterator[None]:
     """Has a Ray started in the block listen on 127.0.0.1 alone.
 
     By default Ray 2.60 takes the machine's address on Linux and listens on all interfaces, which is for clusters; `_node_ip_address` of
@@ -132,9 +121,3 @@ def _on_loopback() -> Iterator[None]:
         yield
     finally:
         constants.ENABLE_RAY_CLUSTER = before
-
-
-def _store_bytes(config: Config, env: EnvSpec) -> int:
-    sample = 4 * (env.observation_size + env.action_size + 4)
-    vectors = VECTORS_IN_STORE * 4 * layout_size(policy_layout(env, config.network))
-    return STORE_BYTES + ROLLOUTS_IN_STORE * math.ceil(sample * config.batch_size) + vectors

@@ -40,6 +40,11 @@ class Crash(NamedTuple):
 News = FaultEvent | Crash | Recovery
 
 
+def fault_text(kind: str, where: str, why: str, done: str) -> str:
+    """Returns a fault in two lines, for people."""
+    return f"fault: {kind.replace('_', ' ')}: {where}: {why}\n  {done}"
+
+
 class FaultLog:
     """Counts the faults of a run, and tells them to whoever listens. What came before anybody did is told first.
 

@@ -39,6 +39,7 @@ class RayBackend:
         address: of a running cluster; None starts one on this machine. Where Ray is initialized already, that cluster is used.
         stop: asked during every wait.
         faults: told what happens to the processes.
+        alone: the cluster that is used has been started on this machine for this run, by the caller.
 
     Raises:
         ResourceError: the cluster cannot be joined, or is too small for this run.
@@ -58,6 +59,7 @@ class RayBackend:
         address: Address | None,
         stop: StopSignal,
         faults: FaultLog,
+        alone: bool = False,
     ) -> None:
         self._stop, self._faults, self._startup_timeout = stop, faults, config.fault.startup_timeout
         self._actors: list[CentralLearner | WorkerPool] = []
@@ -69,7 +71,7 @@ class RayBackend:
             self.num_workers = cluster.choose_workers(config)
             self._needed = cluster.needed_resources(config, self.num_workers)
             cluster.require(self._needed)
-            started_here = self._owns_ray and address is None
+            started_here = alone or (self._owns_ray and address is None)
             self._nodes = NodeWatch(enabled=not started_here)
             # On this machine the workers wait while the learner works, except in overlap mode.
             cores = available_cores() if started_here and config.rollout.mode == "sync" else cluster.LEARNER_CPUS

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import fcntl
 import os
 import re
+import socket
 import time
 from pathlib import Path
 from types import TracebackType
@@ -17,13 +19,18 @@ from distppo.errors import UserError
 from distppo.files import without_links
 from distppo.flight.recorder import FAULTS_DIRECTORY
 from distppo.metrics import METRICS_FILE, read_metrics
+from distppo.metrics.loggers import LOG_FILE, MEMORY_FILE, WANDB_DIRECTORY
 from distppo.metrics.writer import CSV_FILE, SUMMARY_FILE, TENSORBOARD_DIRECTORY
 
 RUNS_ROOT = Path("runs")
 LOCK_NAME = ".lock"
 CONFIG_FILE = "config.yaml"
-FILES = {LOCK_NAME, CONFIG_FILE, METRICS_FILE, CSV_FILE, SUMMARY_FILE}
-FOLDERS = {CHECKPOINTS, TENSORBOARD_DIRECTORY, FAULTS_DIRECTORY}
+_HOLDER = "process {pid} on {host}"
+_HELD = re.compile(r"process (\d+) on (.*)")
+_LONGEST_HOLDER = 1000
+_MOST_LISTED = 10
+FILES = {LOCK_NAME, CONFIG_FILE, METRICS_FILE, CSV_FILE, SUMMARY_FILE, LOG_FILE, MEMORY_FILE}
+FOLDERS = {CHECKPOINTS, TENSORBOARD_DIRECTORY, FAULTS_DIRECTORY, WANDB_DIRECTORY}
 
 
 class RunDirectory:
@@ -68,7 +75,7 @@ class RunDirectory:
         if not continued:
             self._require_free()
         self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()}")
+        self._lock.write(_HOLDER.format(pid=os.getpid(), host=socket.gethostname()))
         self._lock.flush()
 
     def _require_free(self) -> None:
@@ -110,6 +117,62 @@ class RunDirectory:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None) -> None:
         self._lock.truncate(0)
         self._lock.close()
+
+
+def dead_process(run: Path) -> int | None:
+    """Returns the process that trained in a run directory and is gone without having left it in order, as after SIGKILL.
+
+    None where nobody trains, where the process lives, and where that cannot be seen from here, as on another machine.
+    """
+    try:
+        held = _HELD.fullmatch((run / LOCK_NAME).read_text(errors="replace")[:_LONGEST_HOLDER])
+    except OSError:
+        return None
+    if held is None or held[2] != socket.gethostname():
+        return None
+    process = int(held[1])
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return process
+    except (OSError, OverflowError):
+        pass  # it lives and is somebody else's, or the number is none
+    return None
+
+
+def find_run(reference: str) -> Path:
+    """Returns the run directory that `reference` names: a path, the name of a run under runs/, or latest, the one written to last.
+
+    A folder of several runs, as --seeds makes it, stands for the one of them that was written to last.
+
+    Raises:
+        UserError: there is no such run; the message lists what there is.
+    """
+    if reference != "latest":
+        for path in (Path(reference), RUNS_ROOT / reference):
+            if (path / CONFIG_FILE).is_file() and (path / LOCK_NAME).is_file():
+                return path
+            if runs := _runs_by_age(path):
+                return runs[-1]
+    runs = _runs_by_age(RUNS_ROOT)
+    if reference == "latest" and runs:
+        return runs[-1]
+    listed = "".join(f"\n  {run}" for run in reversed(runs[-_MOST_LISTED:]))
+    wanted = f"there is no run under {RUNS_ROOT}/" if reference == "latest" else f"{reference} is no run directory"
+    raise UserError(wanted + (f". The newest runs are:{listed}" if listed else "; `train` makes one"))
+
+
+def _runs_by_age(root: Path) -> list[Path]:
+    """Returns the runs below a folder, in it or one level deeper, the one written to last at the end."""
+    locks = [lock for pattern in ("*", "*/*") for lock in root.glob(f"{pattern}/{LOCK_NAME}")]
+    found = [lock.parent for lock in locks if (lock.parent / CONFIG_FILE).is_file()]
+    return sorted(found, key=_last_written)
+
+
+def _last_written(run: Path) -> tuple[float, str]:
+    with contextlib.suppress(OSError):
+        return max((run / name).stat().st_mtime for name in (METRICS_FILE, CONFIG_FILE) if (run / name).exists()), str(run)
+    return 0.0, str(run)
 
 
 def find_begun_run(reference: str) -> Path | None:

@@ -19,13 +19,13 @@ from distppo.evaluation.restore import env_spec_of, learner_state_of, progress_o
 from distppo.evaluation.subject import require_same_spaces
 from distppo.files import write_atomic
 from distppo.flight import FlightRecorder
-from distppo.metrics import METRICS_FILE, SUMMARY_FILE, RunWriter, machine_info, read_metrics, write_summary
+from distppo.metrics import METRICS_FILE, SUMMARY_FILE, Forwarder, RunWriter, machine_info, read_metrics, require_loggers, write_summary
 from distppo.models.acting import checked_network
 from distppo.runtime.address import Address, find_cluster
 from distppo.runtime.backend import Backend, LocalBackend, WorkerFailed
 from distppo.runtime.boundary import other_layout
 from distppo.runtime.callbacks import Callbacks
-from distppo.runtime.faults import Crash, FaultLog, News, Recovery
+from distppo.runtime.faults import Crash, FaultLog, News, Recovery, fault_text
 from distppo.runtime.run_directory import CONFIG_FILE, RunDirectory, new_run_directory
 from distppo.runtime.signals import StopRequested, StopSignal
 from distppo.runtime.start import Start, fresh, read_settings, resumed
@@ -100,6 +100,7 @@ def train(
         if start.checkpoint is not None and start.checkpoint.env_steps >= start.config.run.total_timesteps:
             return _nothing_left(start.checkpoint, start.config)
         callbacks = Callbacks(start.config.run.callbacks)
+        require_loggers(start.config.metrics)
         if start.config.env.check:
             # Here and not above: Gymnasium's checker takes a while to import, and few runs ask for it.
             from distppo.envs.check import require_sound
@@ -142,10 +143,16 @@ def _run(
         began = time.perf_counter()
         faults, recorder = FaultLog(), FlightRecorder(directory, config, env)
         resumed_from = progress.env_steps if start.continued else None
+        forwarder = Forwarder(config.metrics, directory, failed=lambda name, why: _logger_failed(faults, name, why), say=display.message)
         with (
             _processes(start, env, cluster, progress.iteration, stop, faults) as backend,
             # Opened while the processes start: what TensorBoard's files need takes a second to import.
-            RunWriter(directory, resume_env_steps=resumed_from, refused=lambda error: _metrics_refused(faults, directory, error)) as writer,
+            RunWriter(
+                directory,
+                resume_env_steps=resumed_from,
+                refused=lambda error: _metrics_refused(faults, directory, error),
+                forwarder=forwarder,
+            ) as writer,
         ):
             writer.event("started", env_steps=progress.env_steps, machine=machine_info(), notes=start.notes, origins=start.origins)
             faults.listen(lambda news: _tell(news, progress, writer, display, recorder))
@@ -184,6 +191,10 @@ def _metrics_refused(faults: FaultLog, directory: Path, error: OSError) -> None:
     faults.record("metrics_failed", str(directory), error.strerror or str(error), "kept in memory until the disk takes them")
 
 
+def _logger_failed(faults: FaultLog, name: str, why: str) -> None:
+    faults.record("logger_failed", name, why, "training goes on without it; the run directory has everything")
+
+
 def _tell(news: News, progress: Progress, writer: RunWriter, display: Display, recorder: FlightRecorder) -> None:
     """Writes a fault, or the end of one, into metrics.jsonl and onto the display."""
     if isinstance(news, Recovery):
@@ -194,7 +205,7 @@ def _tell(news: News, progress: Progress, writer: RunWriter, display: Display, r
     dump = recorder.record_fragment(*news) if isinstance(news, Crash) else recorder.record_environment(fault)
     told = {"what": fault.kind, "where": fault.where, "why": fault.why, "done": fault.done, "count": fault.times}
     writer.event("fault", env_steps=progress.env_steps, **told, dump=None if dump is None else str(dump))
-    display.message(f"fault: {fault.kind.replace('_', ' ')}: {fault.where}: {fault.why}\n  {fault.done}")
+    display.message(fault_text(fault.kind, fault.where, fault.why, fault.done))
 
 
 @contextlib.contextmanager

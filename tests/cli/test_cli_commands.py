@@ -18,6 +18,7 @@ from distppo.config import load_config
 from distppo.config.fields import FIELDS
 
 ROOT = Path(__file__).parents[2]
+NAMES = ", ".join(command.name for command in COMMANDS)
 HEAVY = ("torch", "ray", "numpy", "gymnasium", "numba", "rich")
 
 
@@ -30,9 +31,9 @@ def run(*argv: str, python_flags: tuple[str, ...] = ()) -> subprocess.CompletedP
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "a command is missing: train, evaluate, report, replay, export, config, env"),
+        ([], f"a command is missing: {NAMES}"),
         (["trian"], "unknown command trian - did you mean train?"),
-        (["xyzzy"], "unknown command xyzzy; there are train, evaluate, report, replay, export, config, env"),
+        (["xyzzy"], f"unknown command xyzzy; there are {NAMES}"),
         (["--env", "Hopper-v4"], "the command comes first, as in: distppo train --env"),
         (["config"], "a command is missing: show, check"),
         (["config", "shwo"], "unknown command shwo - did you mean show?"),

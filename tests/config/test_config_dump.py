@@ -84,6 +84,9 @@ def configs(draw: st.DrawFn) -> Config:
     values |= {f"network.{name}": draw(st.tuples(*[st.integers(1, 64)] * convolutions)) for name in ("channels", "kernels", "strides")}
     own = draw(st.sampled_from([None, "my_networks:Net", "a.b:C"]))
     values |= {"network.class": own, "network.options": values["network.options"] if own else {}}
+    words = st.text("abc 1", min_size=1, max_size=5) | st.integers(0, 9)
+    known = {"project": words, "name": words, "tags": words | st.lists(words, max_size=3)}
+    values |= {f"metrics.{name}": draw(st.fixed_dictionaries({}, optional=known)) for name in ("wandb", "mlflow")}
     return load_config(overrides=values)
 
 

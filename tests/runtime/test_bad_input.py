@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -72,7 +73,8 @@ def test_a_directory_in_use_is_told_with_its_user(refused: Callable[..., str], t
     """Two runs never write into one directory; the lock goes with the process, whatever ended it."""
     holder = subprocess.Popen([sys.executable, "-c", HOLDER], cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None and holder.stdout.readline() == "ready\n"
-    message = f"run directory run is in use by process {holder.pid}; wait for it, or choose another with --run-dir"
+    user = f"process {holder.pid} on {socket.gethostname()}"
+    message = f"run directory run is in use by {user}; wait for it, or choose another with --run-dir"
     assert message in refused("--run-dir run")
     holder.kill()
     holder.wait()
