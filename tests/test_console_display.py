@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from distppo.console import Display, PlainDisplay, make_display
 from distppo.console.live import LiveDisplay
 from distppo.console.panel import panel
-from distppo.console.view import RunView
+from distppo.console.view import RowHistory, RunView
 
 ROW = {
     "time/total_timesteps": 163_840,
@@ -140,20 +140,32 @@ def test_faults_take_the_place_of_no_faults():
     assert "health  2 workers  worker restarts 2" in text and "env restarts" not in text
 
 
-def test_the_newest_findings_are_shown_and_looked_for_among_the_newest_rows_only():
-    seen = []
+def test_the_worst_findings_are_shown_and_not_looked_for_at_every_drawing():
+    seen, now = [], [0.0]
 
     def find(rows):
         seen.append(len(rows))
         return ["first", "second", "third"]
 
-    view = RunView("", total=10, initial=0, findings=find)
+    view = RunView("", total=10, initial=0, findings=find, clock=lambda: now[0])
     assert panel(view, width=80, height=24) and seen == []
-    for _ in range(300):
+    for seconds in (0.0, 1.0, 4.9, 5.0):
+        now[0] = seconds
         view.update(ROW)
-    lines = [line.plain for line in panel(view, width=80, height=24)] + [line.plain for line in panel(view, width=80, height=24)]
-    assert lines.count("finding first") == 2 and lines.count("finding second") == 2 and "finding third" not in lines
-    assert seen == [100]
+        lines = [line.plain for line in panel(view, width=80, height=24)]
+        assert lines.count("finding first") == 1 and lines.count("finding second") == 1 and "finding third" not in lines
+    assert seen == [1, 4]
+
+
+def test_findings_are_about_the_whole_run_however_long_it_is():
+    history = RowHistory(capacity=8)
+    rows = [{"time/total_timesteps": step, "rollout/episodes": step % 2, "eval/mean_reward": None} for step in range(1, 101)]
+    for row in rows:
+        history.add(row | ({"train/approx_kl": 0.5} if row["time/total_timesteps"] == 100 else {}))
+    kept = history.rows()
+    assert len(kept) <= 8 and [row["time/total_timesteps"] for row in kept] == [16, 32, 48, 64, 80, 96, 100]
+    assert all(row["rollout/episodes"] == 0.5 and row["eval/mean_reward"] is None for row in kept)
+    assert kept[-1]["train/approx_kl"] == 0.5 and "train/approx_kl" not in kept[0]
 
 
 def test_a_long_title_loses_its_beginning_and_a_state_stands_beside_it():

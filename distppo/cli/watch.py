@@ -24,12 +24,14 @@ def main(argv: Sequence[str], program: str) -> int:
     arguments = parser.read(argv)
 
     from distppo.console import make_display
+    from distppo.runtime.remarks import remarks
     from distppo.runtime.run_directory import find_run
-    from distppo.runtime.watch import ENDED, watch
+    from distppo.runtime.watch import ENDED, run_config, watch
 
-    display = make_display(progress=False if arguments.no_progress else None)
+    directory = find_run(arguments.run)
+    display = make_display(progress=False if arguments.no_progress else None, findings=remarks(run_config(directory)))
     try:
-        ended = watch(find_run(arguments.run), display)
+        ended = watch(directory, display)
     except KeyboardInterrupt:
         return 0
     return 0 if ended in (ENDED["finished"], ENDED["stopped"], ENDED["interrupted"]) else FAILED

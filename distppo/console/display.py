@@ -94,7 +94,7 @@ def make_display(*, progress: bool | None = None, stream: TextIO | None = None, 
         progress: None draws the live display on a terminal that can show it and has NO_COLOR unset; True wants it there even with NO_COLOR
             (it has no colors then); False never.
         stream: to write to; None is standard output.
-        findings: what the live display says about the newest iterations; None says nothing.
+        findings: what the live display says about the rows so far; None says nothing.
     """
     stream = sys.stdout if stream is None else stream
     wanted = not os.environ.get("NO_COLOR") if progress is None else progress

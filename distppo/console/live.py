@@ -27,7 +27,7 @@ class LiveDisplay(Display):
     Args:
         stream: a terminal.
         clock: seconds, monotonic.
-        findings: what to say about the newest iterations; None says nothing.
+        findings: what to say about the rows so far; None says nothing.
     """
 
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic, *, findings: Findings | None = None) -> None:
@@ -42,7 +42,7 @@ class LiveDisplay(Display):
 
     def start(self, title: str, *, total: int, initial: int) -> None:
         """Draws the display before the first iteration, or another run's in its place."""
-        self._view = RunView(title, total=total, initial=initial, findings=self._findings)
+        self._view = RunView(title, total=total, initial=initial, findings=self._findings, clock=self._clock)
         with self._unless_lost():
             if self._live is not None:
                 self._live.stop()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from distppo.console.text import is_number
@@ -16,8 +17,8 @@ _STEPS = "time/total_timesteps"
 _EVAL = "eval/mean_reward"
 _FAULTS = "faults/"
 _BUSY = {"workers": "dist/worker_seconds_mean", "learner": "dist/learner_seconds"}
-_RECENT = 100
-"""Rows that the findings are about; what is looked at stays small however long the run is."""
+_LOOK_AGAIN = 5.0
+"""Seconds between two looks for findings: one takes up to 20 ms."""
 
 
 class RunView:
@@ -27,7 +28,8 @@ class RunView:
         title: of the run.
         total: env steps at which it ends.
         initial: env steps it starts from.
-        findings: what to say about the newest rows; None says nothing.
+        findings: what to say about the rows so far; None says nothing.
+        clock: seconds, monotonic.
 
     Attributes:
         row: the newest row of metrics; empty before the first.
@@ -38,7 +40,9 @@ class RunView:
         running: whether there is more to come.
     """
 
-    def __init__(self, title: str, *, total: int, initial: int, findings: Findings | None = None) -> None:
+    def __init__(
+        self, title: str, *, total: int, initial: int, findings: Findings | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.title = title
         self.total = total
         self.row: Row = {}
@@ -50,12 +54,14 @@ class RunView:
         self._initial = initial
         self._busy = {"workers": 0.0, "learner": 0.0}
         self._find = findings
-        self._recent: deque[Row] = deque(maxlen=_RECENT)
-        self._found: Sequence[str] | None = None
+        self._rows = RowHistory()
+        self._found: Sequence[str] = ()
+        self._clock = clock
+        self._looked_at = -math.inf
 
     def restarted(self, rows: Iterable[Row]) -> RunView:
         """Returns the view of the same run that knows these rows and no others."""
-        view = RunView(self.title, total=self.total, initial=self._initial, findings=self._find)
+        view = RunView(self.title, total=self.total, initial=self._initial, findings=self._find, clock=self._clock)
         view.state, view.running = self.state, self.running
         for row in rows:
             view.update(row)
@@ -64,8 +70,7 @@ class RunView:
     def update(self, row: Row) -> None:
         """Takes in the metrics of one more iteration."""
         self.row = row
-        self._recent.append(row)
-        self._found = None
+        self._rows.add(row)
         if is_number(row.get(_EVAL)):
             self.evaluation = row
         for phase in PHASES:
@@ -112,10 +117,42 @@ class RunView:
 
     @property
     def findings(self) -> Sequence[str]:
-        """What is remarkable about the newest rows, looked at when it is asked for first."""
-        if self._found is None:
-            self._found = self._find(list(self._recent)) if self._find and self._recent else ()
+        """What is remarkable about the rows so far, looked for when asked, and not again for a few seconds."""
+        if self._find is not None and self.row and self._clock() - self._looked_at >= _LOOK_AGAIN:
+            self._found = self._find(self._rows.rows())
+            self._looked_at = self._clock()
         return self._found
+
+
+class RowHistory:
+    """All rows of a run in bounded space: when it is full, neighbours become one row, and from then on as many at a time.
+
+    A row that stands for several has the mean of their finite values, and the env steps of the last.
+
+    Args:
+        capacity: rows kept at most; even.
+    """
+
+    def __init__(self, capacity: int = 256) -> None:
+        self._capacity = capacity
+        self._rows: list[Row] = []
+        self._stride = 1
+        self._pending: list[Row] = []
+
+    def add(self, row: Row) -> None:
+        """Adds the newest row."""
+        self._pending.append(row)
+        if len(self._pending) < self._stride:
+            return
+        self._rows.append(_merged(self._pending))
+        self._pending = []
+        if len(self._rows) == self._capacity:
+            self._rows = [_merged(self._rows[index : index + 2]) for index in range(0, self._capacity, 2)]
+            self._stride *= 2
+
+    def rows(self) -> list[Row]:
+        """The rows, oldest first; the last may stand for fewer than the others."""
+        return [*self._rows, _merged(self._pending)] if self._pending else list(self._rows)
 
 
 class History:
@@ -151,3 +188,14 @@ class History:
 
 def _mean(values: list[float]) -> float:
     return sum(values) / len(values)
+
+
+def _merged(rows: Sequence[Row]) -> Row:
+    if len(rows) == 1:
+        return rows[0]
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if isinstance(value, int | float) and is_number(value):
+                values.setdefault(key, []).append(value)
+    return {**rows[-1], **{key: _mean(series) for key, series in values.items()}, _STEPS: rows[-1].get(_STEPS)}

@@ -26,6 +26,7 @@ from distppo.runtime.backend import Backend, LocalBackend, WorkerFailed
 from distppo.runtime.boundary import other_layout
 from distppo.runtime.callbacks import Callbacks
 from distppo.runtime.faults import Crash, FaultLog, News, Recovery, fault_text
+from distppo.runtime.remarks import remarks
 from distppo.runtime.run_directory import CONFIG_FILE, RunDirectory, new_run_directory
 from distppo.runtime.signals import StopRequested, StopSignal
 from distppo.runtime.start import Start, fresh, read_settings, resumed
@@ -133,7 +134,7 @@ def _run(
     progress = Progress.from_state(progress_of(checkpoint)) if checkpoint else Progress()
     if not start.continued:
         progress.best_evaluation = None  # the best checkpoint stays where it is; here the next one is
-    with make_display(progress=live) as display:
+    with make_display(progress=live, findings=remarks(config)) as display:
         display.start(f"{config.env.id} -> {directory}", total=config.run.total_timesteps, initial=progress.env_steps)
         for note in start.notes:
             display.message(note)

@@ -71,14 +71,10 @@ class Watcher:
         return self._ended
 
     def _start(self) -> None:
-        config = self._config()
+        config = run_config(self._directory)
         title = f"{config.env.id} -> {self._directory}"
         self._display.start(title, total=config.run.total_timesteps, initial=0)
         self._started = True
-
-    def _config(self) -> Config:
-        config, _ = load_layers([self._directory / CONFIG_FILE], check=False)
-        return config
 
     def _event(self, line: Mapping[str, Any], *, told: bool) -> bool:
         """Takes an event in; returns whether rows that were shown count no longer.
@@ -113,6 +109,16 @@ class Watcher:
             return "starting"
         quiet = self._clock() - self._heard
         return f"last iteration {format_duration(quiet)} ago" if quiet > _QUIET_AFTER else ""
+
+
+def run_config(directory: Path) -> Config:
+    """Returns the settings of a run, as it wrote them down.
+
+    Raises:
+        UserError: they cannot be read.
+    """
+    config, _ = load_layers([directory / CONFIG_FILE], check=False)
+    return config
 
 
 def watch(directory: Path, display: Display, *, seconds: float = 0.5) -> str:
