@@ -7,7 +7,6 @@ import datetime
 import fcntl
 import os
 import re
-import socket
 import time
 from pathlib import Path
 from types import TracebackType
@@ -75,7 +74,7 @@ class RunDirectory:
         if not continued:
             self._require_free()
         self._lock.truncate(0)
-        self._lock.write(_HOLDER.format(pid=os.getpid(), host=socket.gethostname()))
+        self._lock.write(_HOLDER.format(pid=os.getpid(), host=os.uname().nodename))
         self._lock.flush()
 
     def _require_free(self) -> None:
@@ -128,7 +127,7 @@ def dead_process(run: Path) -> int | None:
         held = _HELD.fullmatch((run / LOCK_NAME).read_text(errors="replace")[:_LONGEST_HOLDER])
     except OSError:
         return None
-    if held is None or held[2] != socket.gethostname():
+    if held is None or held[2] != os.uname().nodename:
         return None
     process = int(held[1])
     try:

@@ -142,7 +142,7 @@ def test_the_value_analysis_is_summed_up(played: Played, capsys: pytest.CaptureF
         ("a --episodes 0", "argument --episodes: must be at least 1, got 0"),
         ("a --episodes ten", "argument --episodes: must be a whole number, got 'ten'"),
         ("a --seed -1", "argument --seed: must be at least 0"),
-        ("a --workers 0", "argument --workers: must be at least 1, got 0"),
+        ("a --workers 0", "argument --workers: must be at least 1 and at most 1048576, got 0"),
         ("a --deterministic --stochastic", "argument --stochastic: not allowed with argument --deterministic"),
         ("a --episode 3", "unknown flag --episode - did you mean --episodes?"),
         ("a --record --size 640", "argument --size: must be WIDTHxHEIGHT in pixels, each 16 to 4096, as in 640x480, got '640'"),
