@@ -13,7 +13,7 @@ from distppo.findings.series import PERSISTENT, WARM_UP, between, longest_stretc
 FLAT_RETURNS = 0.05
 """Standard deviation of the scaled returns below which there is nothing for a critic to explain."""
 LARGE_RETURNS = 100.0
-NORM_OVER_LIMIT = 10.0
+NORM_OVER_LIMIT = 100.0
 VALUE_LOSS_GROWTH = 10.0
 RATIO_ERROR = 1e-2
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from distppo.findings.finding import Hit, Point, Rule, RunRecord, Severity, number
 from distppo.findings.series import PERSISTENT, WARM_UP, between, longest_stretch, median, share, smoothed, tail
 
-HIGH_CLIP_FRACTION = 0.4
+HIGH_CLIP_FRACTION = 0.55
 HIGH_KL = 0.05
 KL_OVER_TARGET = 3.0
 SMALL_KL = 5e-4

@@ -18,8 +18,8 @@ ROLLOUTS_IN_STORE = 6
 VECTORS_IN_STORE = 8
 """Copies of the parameters there: snapshots, and the learner's states with Adam's moments, two of each."""
 
-DRIVER_BYTES, WORKER_BYTES, LEARNER_BYTES, RAY_BYTES = (size * 2**20 for size in (250, 170, 420, 350))
-"""Memory of the processes besides their data, as measured: RSS less what they share, Ray 2.60 on Linux, HalfCheetah-v4."""
+DRIVER_BYTES, WORKER_BYTES, LEARNER_BYTES, RAY_BYTES = (size * 2**20 for size in (270, 110, 380, 380))
+"""Memory of the processes besides their data, shared pages by halves, thirds ...: measured by benchmarks/startup.py (PSS, Ray 2.60)."""
 
 
 def rollout_bytes(config: Config, env: EnvSpec) -> int:
