@@ -1,6 +1,6 @@
 """Headless Chromium over the DevTools protocol's pipe: JSON messages that end with a zero byte, on file descriptors 3 and 4.
 
-    python tests/headless_browser.py runs/my-run/report.html docs/images/report.png --width 1280 --height 1000
+    python tests/headless_browser.py runs/my-run/report.html docs/pictures/report.png --width 1200 --height 1500
 
 takes a picture of a page, as the one in the README was. The protocol: https://chromedevtools.github.io/devtools-protocol/
 """
@@ -22,6 +22,12 @@ from types import TracebackType
 from typing import Any, Self
 
 TIMEOUT = 60.0
+FIRST_FRAMES = """Promise.all([...document.querySelectorAll("video")].map((video) => {
+    video.scrollIntoView();
+    video.currentTime = 2;
+    return new Promise((seen) => { video.onseeked = seen; video.onerror = seen; });
+})).then(() => window.scrollTo(0, 0))"""
+"""Waits until each video shows a frame, two seconds from its beginning."""
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -159,6 +165,7 @@ def main() -> None:
         raise SystemExit("there is no Chromium here (on Debian: apt install chromium)")
     with tempfile.TemporaryDirectory() as profile, Browser(chromium, Path(profile)) as browser:
         browser.open(arguments.page.resolve().as_uri(), width=arguments.width, dark=arguments.dark)
+        browser.evaluate(FIRST_FRAMES)
         browser.screenshot(arguments.picture, arguments.height)
 
 

@@ -160,10 +160,10 @@ def _described(figure: Figure, lines: Sequence[Line]) -> str:
 
 def _path(line: Line, x: Range, y: Range) -> Html:
     points = [(_column(step, x), _row(value, y)) for step, value in zip(line.curve.steps, line.curve.values, strict=True)]
-    drawn = element("path", d="M" + "L".join(f"{column:g} {row:g}" for column, row in points), class_=f"{_kind(line)} {_style(line.color)}")
+    drawn = element("path", d=_polyline(points), class_=f"{_kind(line)} {_style(line.color)}")
     if not (line.dots or len(points) == 1):
         return drawn
-    dots = element("path", d="".join(f"M{column:g} {row:g}h0" for column, row in points), class_=f"dots {_style(line.color)}")
+    dots = element("path", d=Html("".join(f"M{column:g} {row:g}h0" for column, row in points)), class_=f"dots {_style(line.color)}")
     return joined(drawn, dots)
 
 
@@ -173,9 +173,14 @@ def _kind(line: Line) -> str:
 
 def _band(line: Line, x: Range, y: Range) -> Html:
     assert line.curve.low is not None and line.curve.high is not None
-    over = [f"{_column(step, x):g} {_row(value, y):g}" for step, value in zip(line.curve.steps, line.curve.high, strict=True)]
-    under = [f"{_column(step, x):g} {_row(value, y):g}" for step, value in zip(line.curve.steps, line.curve.low, strict=True)]
-    return element("path", d=f"M{'L'.join([*over, *reversed(under)])}Z", class_=f"band {_style(line.color)}")
+    over = [(_column(step, x), _row(value, y)) for step, value in zip(line.curve.steps, line.curve.high, strict=True)]
+    under = [(_column(step, x), _row(value, y)) for step, value in zip(line.curve.steps, line.curve.low, strict=True)]
+    return element("path", d=Html(f"{_polyline([*over, *reversed(under)])}Z"), class_=f"band {_style(line.color)}")
+
+
+def _polyline(points: Sequence[tuple[float, float]]) -> Html:
+    """Path data: numbers of our own, and not text, which would be cut where it gets long."""
+    return Html("M" + "L".join(f"{column:g} {row:g}" for column, row in points))
 
 
 def _y_axis(bounds: Range) -> Html:

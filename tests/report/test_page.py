@@ -21,6 +21,7 @@ from distppo.checkpoint import CheckpointStore
 from distppo.cli import main
 from distppo.errors import UserError
 from distppo.report import write_report
+from distppo.report.html import LONGEST_TEXT
 
 SECTIONS = [
     "overview",
@@ -283,6 +284,16 @@ def test_absurd_numbers_are_left_out(make_run: MakeRun) -> None:
     for index, absurd in enumerate((1.7e308, -1.7e308, "NaN", "Infinity", None, 1e-320, 10**18)):
         keys = ("rollout/ep_rew_mean", "eval/mean_reward", "eval/std_reward", "train/approx_kl", "time/collect", "time/fps", "train/std")
         assert_harmless(page_of(make_run(f"absurd/{index}/seed0", **dict.fromkeys(keys, absurd))))
+
+
+def test_the_curves_of_a_long_run_go_to_its_end(make_run: MakeRun) -> None:
+    """1,000 iterations: every line is drawn to the right edge, whatever length its markup has."""
+    page = page_of(make_run("long", length=1000))
+    lines = [attributes["d"] for name, attributes in page.elements if name == "path" and attributes["class"].startswith(("line", "band"))]
+    assert max(map(len, lines)) > 2 * LONGEST_TEXT
+    for line in lines:
+        columns = [float(point.split()[0]) for point in line.removeprefix("M").removesuffix("Z").split("L")]
+        assert max(columns) > 900
 
 
 def test_a_long_run_with_a_video_stays_small(make_run: MakeRun) -> None:
