@@ -29,7 +29,7 @@ DIAGNOSTICS = (
     Panel("rollout/ep_len_mean", "Episode length", about="Mean length of the last 100 finished episodes, in env steps."),
     Panel("train/explained_variance", "Explained variance", (0.5, 1.0)),
     Panel("train/approx_kl", "Approximate KL", (0.002, 0.03)),
-    Panel("train/clip_fraction", "Clip fraction", (0.05, 0.3)),
+    Panel("train/clip_fraction", "Clip fraction", (0.05, 0.45)),
     Panel("train/std", "Action noise"),
     Panel("train/entropy_loss", "Entropy loss"),
     Panel("train/value_loss", "Value loss"),
