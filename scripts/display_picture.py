@@ -1,6 +1,6 @@
 """Draws the live display of a run as an SVG, as a terminal of 80 columns showed it when a part of the run was done.
 
-    python scripts/display_picture.py runs/my-run docs/pictures/display.svg --done 0.6
+python scripts/display_picture.py runs/my-run docs/pictures/display.svg --done 0.6
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def main() -> None:
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, highlight=False)
     console.print(Group(*panel(view, width=WIDTH, height=24)))
     arguments.picture.parent.mkdir(parents=True, exist_ok=True)
-    arguments.picture.write_text(console.export_svg(title="python launch.py train", code_format=TEMPLATE, unique_id="display"), encoding="utf-8")
+    drawn = console.export_svg(title="python launch.py train", code_format=TEMPLATE, unique_id="display")
+    arguments.picture.write_text(drawn, encoding="utf-8")
 
 
 if __name__ == "__main__":
