@@ -169,9 +169,15 @@ def seeds_differ(runs: Mapping[str, RunRecord]) -> Iterator[Hit]:
 
 def seed_trapped(runs: Mapping[str, RunRecord]) -> Iterator[Hit]:
     """One seed stands still far below where the others are."""
+    yield from trapped_among(runs).values()
+
+
+def trapped_among(runs: Mapping[str, RunRecord]) -> dict[str, Hit]:
+    """The seeds that stand still below half of what the median of the others has gained, and what was seen; of three seeds or more."""
     ends = _ends(runs)
+    hits: dict[str, Hit] = {}
     if len(ends) < LEAST_SEEDS:
-        return
+        return hits
     for name, end in ends.items():
         others = statistics.median(point.value for other, point in ends.items() if other != name)
         windows = smoothed(runs[name].series(RETURN))
@@ -180,11 +186,12 @@ def seed_trapped(runs: Mapping[str, RunRecord]) -> Iterator[Hit]:
         moved = max(point.value for point in recent) - min(point.value for point in recent)
         flat = moved <= max(0.1 * (end.value - windows[0].value), NOISE * jitter(runs[name].series(RETURN)))
         if gained > 0 and flat and end.value < windows[0].value + FAR_BELOW * gained:
-            yield Hit(
+            hits[name] = Hit(
                 f"{name} stands at {end.value:,.1f} {between(recent)}, where the median of the other seeds is {others:,.1f}.",
                 recent[0].step,
                 recent[-1].step,
             )
+    return hits
 
 
 def _ends(runs: Mapping[str, RunRecord]) -> dict[str, Point]:

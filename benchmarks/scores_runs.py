@@ -1,0 +1,358 @@
+"""One seed of the scores: trained by the real command, gone on with where it was cut off, and scored."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from distppo import Config, UserError, evaluate, load_config
+from distppo.checkpoint import best_checkpoint, list_checkpoints
+from distppo.config import config_to_dict
+from distppo.config.suggest import did_you_mean
+from distppo.evaluation.evaluate import EvaluationResult
+from distppo.evaluation.results import write_json
+from distppo.metrics import METRICS_FILE, MetricsFollower, read_log
+from distppo.metrics.keys import STEPS
+from distppo.runtime.seeds import SeedRun
+
+ROOT = Path(__file__).resolve().parent.parent
+RUNS = ROOT / "runs" / "scores"
+COMMANDS_FILE = "commands.json"
+EVALUATION_SEED = 10_000
+"""Added to a run's seed, so that no episode of training's own evaluations is played again."""
+NEWS_EVERY = 30.0
+"""Seconds between two lines about a run."""
+SOURCES = ("distppo", "configs", "launch.py", "benchmarks/peers")
+"""What a run's result depends on; changes elsewhere do not make its commit a dirty one."""
+SHORT_FLAGS = {"env.id": "--env", "run.total_timesteps": "--total-timesteps"}
+RETURN, EVALUATION, ELAPSED = "rollout/ep_rew_mean", "eval/mean_reward", "time/time_elapsed"
+
+
+class RunFailed(Exception):
+    """A run ended with an error; the message names its log."""
+
+
+class Interrupted(Exception):
+    """A signal came, and the run has been stopped in order."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = number
+
+
+class CurvePoint(NamedTuple):
+    """A point of a learning curve.
+
+    Attributes:
+        env_steps: learned from so far.
+        seconds: of training so far.
+        training_return: mean of the last 100 finished episodes, raw rewards; None before the first has ended.
+        evaluation_return: of the evaluation at this point; None where there was none.
+    """
+
+    env_steps: int
+    seconds: float
+    training_return: float | None
+    evaluation_return: float | None
+
+
+Scored = tuple[dict[str, Any], list[CurvePoint]]
+"""A seed's entry in the results, and its curve."""
+
+
+class Experiment(Protocol):
+    """What is trained with several seeds: a recipe of distppo, or a peer."""
+
+    @property
+    def name(self) -> str:
+        """<env>-<env steps>[-<label>]: of its runs' folder and its results."""
+
+    @property
+    def total(self) -> int:
+        """Env steps of a run."""
+
+    def header(self) -> dict[str, Any]:
+        """Returns what the results say of all seeds: name, env, total_timesteps, label, recipe, peer, command, settings, evaluation."""
+
+    def folder(self, seed: int) -> str:
+        """Returns the name of a seed's folder; other settings have others."""
+
+    def command(self, seed: int, directory: Path) -> list[str]:
+        """Returns the command that begins a seed's run or goes on with it."""
+
+    def finished(self, seed: int, directory: Path) -> bool:
+        """Whether the run has its env steps."""
+
+    def collect(self, seed: int, directory: Path, episodes: int) -> Scored:
+        """Scores a finished run."""
+
+    def news(self, directory: Path) -> Callable[[], str]:
+        """Returns what says in a line how far the run is."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A recipe of configs/, perhaps changed by settings.
+
+    Attributes:
+        path: of its YAML file.
+        config: with the settings laid over it; its seed and directory are not the runs'.
+        flags: of `launch.py train` besides --config, --seed and --run-dir.
+        label: of a variant; empty for the recipe itself.
+    """
+
+    path: Path
+    config: Config
+    flags: tuple[str, ...]
+    label: str
+
+    @property
+    def name(self) -> str:
+        """<env>-<env steps>[-<label>]."""
+        return experiment_name(self.config.env.id, self.total, self.label)
+
+    @property
+    def total(self) -> int:
+        """Env steps of a run."""
+        return self.config.run.total_timesteps
+
+    def header(self) -> dict[str, Any]:
+        """Returns what the results say of all seeds."""
+        path = self.path.relative_to(ROOT) if self.path.is_relative_to(ROOT) else self.path.name
+        return {
+            "name": self.name,
+            "env": self.config.env.id,
+            "total_timesteps": self.total,
+            "label": self.label,
+            "recipe": self.path.stem,
+            "peer": None,
+            "command": shlex.join(["python", "launch.py", "train", "--config", str(path), *self.flags]),
+            "settings": settings_of(self.config),
+        }
+
+    def folder(self, seed: int) -> str:
+        """Returns seed<k>-<digest of the settings>."""
+        text = json.dumps(settings_of(self.config), sort_keys=True)
+        return f"seed{seed}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    def command(self, seed: int, directory: Path) -> list[str]:
+        """Returns `launch.py train`, with --resume where the run has begun."""
+        run = SeedRun(seed, directory)
+        train = [sys.executable, str(ROOT / "launch.py"), "train", "--no-progress"]
+        if run.begun:
+            code = self.config.env.id
+            return [*train, "--resume", str(directory), *(["--trust", code] if ":" in code else [])]
+        return [*train, "--config", str(self.path), "--seed", str(seed), "--run-dir", str(directory), *self.flags]
+
+    def finished(self, seed: int, directory: Path) -> bool:
+        """Whether the run has its env steps."""
+        return SeedRun(seed, directory).finished(self.total)
+
+    def collect(self, seed: int, directory: Path, episodes: int) -> Scored:
+        """Scores the last and the best checkpoint of a finished run."""
+        log = read_log(directory / METRICS_FILE)
+        curve = [CurvePoint(row[STEPS], row[ELAPSED], row.get(RETURN), row.get(EVALUATION)) for row in log.rows]
+        last, best = list_checkpoints(directory)[-1], best_checkpoint(directory)
+        summary = SeedRun(seed, directory).summary
+        starts = [event for event in log.events if event["event"] == "started"]
+        resumed = [event["env_steps"] for event in log.events if event["event"] == "resumed"]
+        commands = read_commands(directory)
+        before = max((point.seconds for point in curve if resumed and point.env_steps <= resumed[-1]), default=0.0)
+        around = (commands[-1]["seconds"] if commands else summary["wall_seconds"]) - (curve[-1].seconds - before)
+        entry = {
+            "seed": seed,
+            "env_steps": last.env_steps,
+            "training_return": curve[-1].training_return,
+            **both_scores(last.path, episodes, EVALUATION_SEED + seed),
+            "best": best and {"env_steps": best.env_steps, **both_scores(best.path, episodes, EVALUATION_SEED + seed)},
+            "training_seconds": curve[-1].seconds,
+            "wall_seconds": curve[-1].seconds + max(0.0, around) * len(starts),
+            "start_seconds": max(0.0, around),
+            "interruptions": len(starts) - 1,
+            "workers": summary["num_workers"],
+            "faults": {name: count for name, count in summary["faults"].items() if count},
+            "commits": unique([command["commit"] for command in commands] or [starts[-1]["machine"]["git_commit"]]),
+            "machine": {key: value for key, value in starts[-1]["machine"].items() if key != "git_commit"},
+            "finished_at": next(event["time"] for event in reversed(log.events) if event["event"] == "finished"),
+        }
+        return entry, curve
+
+    def news(self, directory: Path) -> Callable[[], str]:
+        """Returns what says in a line how far the run is."""
+        follower, rows = MetricsFollower(directory / METRICS_FILE), []
+
+        def line() -> str:
+            rows.extend(row for row in follower.poll() if STEPS in row)
+            del rows[:-1]
+            if not rows:
+                return "starting"
+            row = rows[-1]
+            reached = "no episode has ended" if row.get(RETURN) is None else f"return {row[RETURN]:,.0f}"
+            return f"{row[STEPS]:,} of {self.total:,} env steps, {reached}, {row[ELAPSED] / 60:.1f} min, {row['time/fps']:,.0f} env steps/s"
+
+        return line
+
+
+def plan(recipe: str, known: Sequence[str], settings: Sequence[str], *, label: str) -> Recipe:
+    """Returns the experiment that a recipe's name or file and settings ("ppo.gamma=0.98") describe.
+
+    Raises:
+        UserError: there is no such recipe, or a setting is wrong.
+    """
+    path = Path(recipe) if recipe.endswith((".yaml", ".yml")) else ROOT / "configs" / f"{recipe}.yaml"
+    if not path.is_file():
+        raise UserError(f"{recipe} is neither a recipe of configs/ nor a YAML file{did_you_mean(recipe, known)}")
+    config = load_config(path, overrides=list(settings))
+    flags = []
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        flags += [SHORT_FLAGS[key], value] if key in SHORT_FLAGS else ["--set", setting]
+    return Recipe(path.resolve(), config, tuple(flags), label)
+
+
+def settings_of(config: Config) -> dict[str, Any]:
+    """Returns all settings but for the seed and the folder of a run."""
+    settings = config_to_dict(config)
+    settings["run"] = {key: value for key, value in settings["run"].items() if key not in ("seed", "directory")}
+    return settings
+
+
+def experiment_name(env: str, total: int, label: str) -> str:
+    """Returns <env>-<env steps>[-<label>], as a file's name: HalfCheetah-v4-2M."""
+    steps = next((f"{total // unit}{letter}" for unit, letter in ((1_000_000, "M"), (1_000, "k")) if total % unit == 0), str(total))
+    return "-".join([re.sub(r"[^A-Za-z0-9._-]+", "_", env), steps, *([label] if label else [])])
+
+
+def both_scores(checkpoint: Path, episodes: int, seed: int) -> dict[str, Any]:
+    """Returns the scores of a checkpoint with the most likely action and with sampled ones."""
+    kinds = (("deterministic", True), ("stochastic", False))
+    return {name: score_of(evaluate(checkpoint, episodes=episodes, seed=seed, deterministic=kind)) for name, kind in kinds}
+
+
+def score_of(result: EvaluationResult) -> dict[str, Any]:
+    """Returns an evaluation as JSON values."""
+    returns = [round(float(value), 3) for value in result.returns]
+    return {"mean": result.return_mean, "std": result.return_std, "length": result.length_mean, "returns": returns}
+
+
+class Trainer:
+    """Trains and scores seeds, one after the other.
+
+    Args:
+        runs: folder of all runs.
+        episodes: of a score.
+        say: takes a line for people.
+    """
+
+    def __init__(self, runs: Path, episodes: int, say: Callable[[str], None]) -> None:
+        self._runs, self._episodes, self._say = runs, episodes, say
+
+    def score(self, experiment: Experiment, seed: int) -> Scored:
+        """Trains a seed as far as it is not trained, and scores it.
+
+        Raises:
+            RunFailed: the run ended with an error.
+            Interrupted: a signal came.
+        """
+        directory = self._runs / experiment.name / experiment.folder(seed)
+        label = f"{experiment.name} seed {seed}"
+        if experiment.finished(seed, directory):
+            self._say(f"{label}: trained already, scoring it")
+        else:
+            self._train(experiment, seed, directory, label)
+        entry, curve = experiment.collect(seed, directory, self._episodes)
+        return {**entry, "evaluation_episodes": self._episodes, "evaluation_seed": EVALUATION_SEED + seed}, curve
+
+    def _train(self, experiment: Experiment, seed: int, directory: Path, label: str) -> None:
+        command, log = experiment.command(seed, directory), directory.with_suffix(".log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._say(f"{label}: {'going on' if '--resume' in command else 'training'}, log in {log}")
+        commit, began, news = source_commit(), time.monotonic(), experiment.news(directory)
+        with open(log, "a", encoding="utf-8") as file:
+            file.write(f"$ {shlex.join(command)}\n")
+            file.flush()
+            # A process group of its own, so that Ctrl-C reaches it once, through this process.
+            process = subprocess.Popen(
+                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, env=environment(), process_group=0
+            )
+            with _passing_on_signals(process) as received:
+                while (code := _wait(process, NEWS_EVERY)) is None:
+                    self._say(f"{label}: {news()}")
+        if directory.is_dir():
+            keep_command(directory, {"commit": commit, "seconds": time.monotonic() - began, "exit_code": code})
+        if received:
+            raise Interrupted(received[0])
+        if not experiment.finished(seed, directory):
+            tail = " | ".join(line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:])
+            raise RunFailed(f"exit code {code}: {tail} (see {log})")
+
+
+def environment() -> dict[str, str]:
+    """Returns this process' environment; whatever it can import, its children can."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *(path for path in sys.path if path)])}
+
+
+def _wait(process: subprocess.Popen[bytes], seconds: float) -> int | None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(seconds)
+    return None
+
+
+@contextlib.contextmanager
+def _passing_on_signals(process: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Has SIGINT and SIGTERM go to the process, which saves and ends; yields the list of those that came."""
+    received: list[int] = []
+
+    def pass_on(number: int, frame: object) -> None:
+        received.append(number)
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if process.poll() is None:
+            process.terminate()
+
+
+def read_commands(directory: Path) -> list[dict[str, Any]]:
+    """Returns the commands that a run was trained by: commit, seconds, exit_code."""
+    try:
+        return list(json.loads((directory / COMMANDS_FILE).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return []
+
+
+def keep_command(directory: Path, command: dict[str, Any]) -> None:
+    """Adds a command to those of a run."""
+    write_json(directory / COMMANDS_FILE, [*read_commands(directory), command])  # type: ignore[arg-type]
+
+
+def source_commit() -> str | None:
+    """Returns the commit of the sources that a run depends on, with -dirty where they were changed since; None without git."""
+    git = ["git", "-C", str(ROOT)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "--", *SOURCES], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{commit}-dirty" if changed else commit
+
+
+def unique(values: Sequence[Any]) -> list[Any]:
+    """Returns the different values in the order they come first."""
+    return [value for index, value in enumerate(values) if value not in values[:index]]
