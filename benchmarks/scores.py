@@ -154,19 +154,24 @@ def train_all(arguments: argparse.Namespace) -> int:
 
 
 def experiment_of(recipe: str, arguments: argparse.Namespace) -> Experiment:
-    """Returns what a recipe's name and the flags mean."""
-    if arguments.peer:
-        from scores_sb3 import plan_sb3
+    """Returns what a recipe's name and the flags mean.
 
-        if arguments.set:
-            raise UserError("--set changes distppo's settings; a peer runs with its own")
-        return plan_sb3(recipe, total=arguments.total_timesteps, env=arguments.env, cache=arguments.cache, label=arguments.label)
+    Raises:
+        UserError: there is no such recipe, or a setting is wrong.
+    """
     settings = [*arguments.set]
     settings += [f"env.id={arguments.env}"] if arguments.env else []
     settings += [f"run.total_timesteps={arguments.total_timesteps}"] if arguments.total_timesteps else []
+    if arguments.set and arguments.peer:
+        raise UserError("--set changes distppo's settings; a peer runs with its own")
     if arguments.set and not arguments.label:
         raise UserError("--set makes a variant of the recipe: give it a name with --label")
-    return plan(recipe, RECIPES, settings, label=arguments.label)
+    ours = plan(recipe, RECIPES, settings, label=arguments.label)
+    if not arguments.peer:
+        return ours
+    from scores_sb3 import plan_sb3
+
+    return plan_sb3(ours.path.stem, config=ours.config, label=arguments.label, episodes=arguments.episodes, cache=arguments.cache)
 
 
 def describe(entry: dict) -> str:
