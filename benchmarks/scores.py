@@ -8,6 +8,7 @@
     .venv/bin/python benchmarks/scores.py halfcheetah walker2d --peer sb3 --seeds 0-2           Stable-Baselines3 in the same places
     .venv/bin/python benchmarks/scores.py --table                                the stored results, nothing is trained
     .venv/bin/python benchmarks/scores.py --write-readme --write-headers         into README.md, benchmarks/README.md and configs/
+    .venv/bin/python benchmarks/scores.py --write-zoo                            the best policies into distppo/zoo
 
 Every run is `launch.py train` as a user types it, in a folder below --runs. Repeating a command loses nothing: a seed that has a
 score is skipped, one that was cut off goes on from its checkpoint. The last checkpoint is scored, with the most likely action and
@@ -68,6 +69,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--table", action="store_true", help="print all tables")
     add("--write-readme", action="store_true", help="put the tables into README.md and benchmarks/README.md")
     add("--write-headers", action="store_true", help="put command, seeds, return, time, machine and commit into the head of each recipe")
+    add("--write-zoo", action="store_true", help="export the best policy of each recipe into distppo/zoo, with its score")
     return parser
 
 
@@ -115,9 +117,15 @@ def write(arguments: argparse.Namespace) -> bool:
         print("\n".join(f"wrote {path.relative_to(ROOT)}" for path in write_readmes(ROOT, store)))
     if arguments.write_headers:
         print("\n".join(f"wrote {path.relative_to(ROOT)}" for path in write_headers(ROOT, store)) or "no recipe has a result")
+    if arguments.write_zoo:
+        from scores_zoo import write_page, write_zoo
+
+        written = [*write_zoo(store, arguments.runs, say), write_page()]
+        print("\n".join(f"wrote {path.relative_to(ROOT)}" for path in written))
+        print("the list in `evaluate --help` has changed: REGENERATE_GOLDEN=1 make test ARGS=tests/cli/test_golden.py")
     if arguments.table:
         print(all_tables(store))
-    return bool(arguments.table or arguments.write_readme or arguments.write_headers)
+    return bool(arguments.table or arguments.write_readme or arguments.write_headers or arguments.write_zoo)
 
 
 def train_all(arguments: argparse.Namespace) -> int:

@@ -273,7 +273,8 @@ class Trainer:
         else:
             self._train(experiment, seed, directory, label)
         entry, curve = experiment.collect(seed, directory, self._episodes)
-        return {**entry, "evaluation_episodes": self._episodes, "evaluation_seed": EVALUATION_SEED + seed}, curve
+        run = f"{experiment.name}/{directory.name}"
+        return {**entry, "run": run, "evaluation_episodes": self._episodes, "evaluation_seed": EVALUATION_SEED + seed}, curve
 
     def _train(self, experiment: Experiment, seed: int, directory: Path, label: str) -> None:
         command, log = experiment.command(seed, directory), directory.with_suffix(".log")

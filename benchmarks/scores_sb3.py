@@ -88,7 +88,6 @@ TUNED: dict[str, dict[str, Any]] = {
     },
 }
 """By environment: what `SOURCE` has under its name; what is not there is the library's default. All say normalize: true."""
-THREADS = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +130,7 @@ class TunedSb3:
             "peer": PEERS["sb3"].title,
             "command": f"python benchmarks/scores.py {self.recipe} --peer sb3 --total-timesteps {self.total}",
             "source": SOURCE,
-            "settings": {**self.settings, "normalize": True, "threads": THREADS, "vector": "DummyVecEnv"},
+            "settings": {**self.settings, "normalize": True},
         }
 
     def folder(self, seed: int) -> str:
@@ -155,7 +154,6 @@ class TunedSb3:
             "settings": json.dumps(self.settings),
             "seed": seed,
             "total-timesteps": self.total,
-            "threads": THREADS,
             "evaluate-every": evaluation.every,
             "evaluation-seeds": json.dumps(reset_seeds(seed, evaluation.episodes)),
             "score-seeds": json.dumps(reset_seeds(EVALUATION_SEED + seed, self.episodes)),

@@ -109,7 +109,8 @@ class Store:
         if not replace:
             shown = "".join(f"\n  {change}" for change in changes[:10])
             raise UserError(
-                f"{self.path(header['name'])} holds results of other settings; give these a --label, or drop the others with --replace:{shown}"
+                f"{self.path(header['name'])} holds results of other settings; give these a --label, or drop the others with "
+                f"--replace:{shown}"
             )
         self.path(header["name"]).unlink()
         self.path(header["name"]).with_suffix(".csv").unlink(missing_ok=True)

@@ -10,10 +10,11 @@ from typing import Any
 from scores_store import Store
 
 from distppo import UserError
+from distppo.evaluation.zoo import list_zoo
 from distppo.files import write_atomic
 
 Result = Mapping[str, Any]
-BEGIN, END = "<!-- {name}: written by benchmarks/scores.py --write-readme -->", "<!-- end of {name} -->"
+BEGIN, END = "<!-- {name}: written by benchmarks/scores.py -->", "<!-- end of {name} -->"
 ORDER = ("HalfCheetah", "Walker2d", "Hopper", "Ant", "Swimmer", "Humanoid")
 HEADER_WIDTH = 130
 MEASURED = "# Measured: "
@@ -32,7 +33,14 @@ def variants(store: Store) -> list[dict[str, Any]]:
 
 def _place(result: Result) -> tuple[Any, ...]:
     env, _, version = result["env"].partition("-v")
-    return (ORDER.index(env) if env in ORDER else len(ORDER), env, version, result["total_timesteps"], result["peer"] or "", result["label"])
+    return (
+        ORDER.index(env) if env in ORDER else len(ORDER),
+        env,
+        version,
+        result["total_timesteps"],
+        result["peer"] or "",
+        result["label"],
+    )
 
 
 def all_tables(store: Store, names: Sequence[str] | None = None) -> str:
@@ -166,8 +174,22 @@ def readme_texts(root: Path, store: Store) -> dict[Path, str]:
         UserError: a README lacks the place.
     """
     results = main_results(store)
-    blocks = {root / "README.md": ("scores", overview(results)), root / "benchmarks" / "README.md": ("all scores", details(results))}
-    return {path: _replaced(path, name, text) for path, (name, text) in blocks.items()}
+    short = "\n\n".join([overview(results), *_zoo_example()])
+    blocks = {root / "README.md": ("scores", short), root / "benchmarks" / "README.md": ("all scores", details(results))}
+    return {path: replaced(path, name, text) for path, (name, text) in blocks.items()}
+
+
+def _zoo_example() -> list[str]:
+    """Returns how to see the first policy of the zoo move; nothing while the zoo is empty."""
+    names = [policy.name for policy in list_zoo()]
+    example = "halfcheetah" if "halfcheetah" in names else next(iter(names), None)
+    if example is None:
+        return []
+    others = f" ({', '.join(name for name in names if name != example)} are there, too)" if len(names) > 1 else ""
+    return [
+        f"The best policies are shipped: one command shows them move, without any training{others}.",
+        f"```\npython launch.py evaluate zoo:{example} --record\n```",
+    ]
 
 
 def write_readmes(root: Path, store: Store) -> list[Path]:
@@ -178,7 +200,12 @@ def write_readmes(root: Path, store: Store) -> list[Path]:
     return list(texts)
 
 
-def _replaced(path: Path, name: str, table: str) -> str:
+def replaced(path: Path, name: str, table: str) -> str:
+    """Returns the text of a page with the table in its place.
+
+    Raises:
+        UserError: it lacks the place.
+    """
     text, begin, end = path.read_text(encoding="utf-8"), BEGIN.format(name=name), END.format(name=name)
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise UserError(f"{path} must have these two lines once each, between which the table goes:\n{begin}\n{end}")
@@ -211,7 +238,9 @@ def _measured(results: Sequence[Result]) -> list[str]:
     for number, result in enumerate(results):
         summary, seeds = result["summary"], [seed["seed"] for seed in result["seeds"]]
         machine = result["machines"][-1]
-        listed = f"{seeds[0]}-{seeds[-1]}" if seeds == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 1 else ",".join(map(str, seeds))
+        listed = (
+            f"{seeds[0]}-{seeds[-1]}" if seeds == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 1 else ",".join(map(str, seeds))
+        )
         text = (
             f"{result['command'].removeprefix('python ')} --seeds {','.join(map(str, seeds))}: {result['env']}, seeds {listed}, "
             f"{result['total_timesteps']:,} env steps, return {_mean_std(summary['mean'], summary['std'])} (mean +- std over seeds), "

@@ -16,6 +16,7 @@ from distppo.cli.settings import add_trust_flag
 from distppo.config.coerce import PlainText, coerce
 from distppo.config.fields import FIELDS
 from distppo.errors import UserError
+from distppo.evaluation.zoo import describe, list_zoo
 
 if TYPE_CHECKING:
     from distppo.evaluation.evaluate import EvaluationResult
@@ -128,7 +129,8 @@ def _parser(program: str) -> Parser:
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
-        help="latest, a run directory (its best, else its last), RUN@best, RUN@last, RUN@<env steps>, a checkpoint, or an exported file",
+        help="latest, a run directory (its best, else its last), RUN@best, RUN@last, RUN@<env steps>, a checkpoint, an exported file, "
+        "or zoo:NAME, a policy that is shipped (listed below)",
     )
     _add_episode_flags(parser)
     _add_video_flags(parser)
@@ -142,7 +144,17 @@ def _parser(program: str) -> Parser:
     group.add_argument("--output", metavar="DIR", help="make the evaluation's folder in DIR (default: evaluations/ in the run directory)")
     group.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     add_trust_flag(parser.add_argument_group("trust", "What --env names is trusted without it."))
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "\n".join(["policies that are shipped:", *_shipped()])
     return parser
+
+
+def _shipped() -> list[str]:
+    """Returns the lines of the zoo; a damaged list of it is no reason not to evaluate something else."""
+    try:
+        return describe(list_zoo()) or ["  none in this version"]
+    except UserError as error:
+        return [f"  {error}"]
 
 
 def _add_episode_flags(parser: Parser) -> None:

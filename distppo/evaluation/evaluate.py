@@ -89,7 +89,7 @@ def evaluate(
     """Plays a checkpoint's or an exported policy with its normalizer frozen. Nothing is written.
 
     Args:
-        checkpoint: a checkpoint, a run directory (its best, else its last), `latest`, or an exported file.
+        checkpoint: a checkpoint, a run directory (its best, else its last), `latest`, an exported file, or `zoo:NAME`.
         env: Gymnasium id to play instead of the one trained in; its spaces must be equal.
         episodes: how many, >= 1; the same (policy, seed, episode) gives the same return bit for bit.
         seed: of the episodes' starts and of the action noise.

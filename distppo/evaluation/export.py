@@ -13,7 +13,8 @@ from distppo.config.suggest import did_you_mean
 from distppo.errors import ExportError
 from distppo.evaluation.policy import Policy
 from distppo.evaluation.restore import config_of, env_spec_fields, env_spec_of, snapshot_of
-from distppo.export.formats import FORMATS
+from distppo.evaluation.zoo import from_zoo
+from distppo.export.formats import FORMATS, is_exported
 from distppo.export.program import Program, program_of
 from distppo.export.verify import allowed_difference, clear_cases, largest_difference, sample_observations
 from distppo.files import write_atomic
@@ -50,11 +51,14 @@ def export_policy(
 
     Raises:
         CheckpointError: there is no valid checkpoint.
-        ExportError: the format is unknown, a package for it is missing, the file cannot be written, or it does not act as the policy does.
+        ExportError: the format is unknown, the policy is an exported one, a package is missing, the file cannot be written, or it does not
+            act as the policy does.
     """
     if format not in FORMATS:
         raise ExportError(f"format must be {', '.join(FORMATS)}, got {format!r}{did_you_mean(format, FORMATS)}")
     form = FORMATS[format]
+    if is_exported(from_zoo(checkpoint)):
+        raise ExportError(f"{checkpoint} is an exported policy already: copy {from_zoo(checkpoint)}, or export the checkpoint it came from")
     loaded = load_resolved(str(checkpoint), prefer="best")
     own = config_of(loaded).network.class_
     if own is not None:

@@ -121,7 +121,8 @@ def load_policy(path: str | os.PathLike[str], *, trust: Sequence[str] = ()) -> P
     observation [*S] or a batch [n, *S] and returns the environment's action(s), [*action shape] or [n, *action shape].
 
     Args:
-        path: a checkpoint directory, a run directory, `latest`, or a file that `export` has written (.npz, .onnx, .pt2).
+        path: a checkpoint directory, a run directory, `latest`, a file that `export` has written (.npz, .onnx, .pt2), or a policy that is
+            shipped, such as `zoo:halfcheetah`.
         trust: `module:Name`s of a network that may be loaded although the checkpoint names them. The environment's code is never loaded.
 
     Raises:
@@ -135,7 +136,9 @@ def load_policy(path: str | os.PathLike[str], *, trust: Sequence[str] = ()) -> P
     from distppo.checkpoint import load_resolved
     from distppo.config.trust import require_named
     from distppo.evaluation.restore import config_of, snapshot_of
+    from distppo.evaluation.zoo import from_zoo
 
+    path = from_zoo(path)
     if is_exported(path):
         return ExportedPolicy(read_exported(path))
     checkpoint = load_resolved(str(path), prefer="best")

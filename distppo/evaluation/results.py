@@ -19,6 +19,7 @@ from distppo.config import config_to_dict
 from distppo.evaluation.episodes import EpisodeResult
 from distppo.evaluation.evaluate import EvaluationResult
 from distppo.evaluation.subject import Subject
+from distppo.evaluation.zoo import EVALUATIONS_ROOT, is_shipped
 from distppo.files import write_atomic
 
 EVALUATIONS = "evaluations"
@@ -29,8 +30,13 @@ _PACKAGES = ("gymnasium", "mujoco", "numpy", "torch")
 
 
 def default_root(subject: Subject) -> Path:
-    """Returns `evaluations` in the run a checkpoint belongs to; beside an exported file, or a checkpoint that lies elsewhere."""
+    """Returns `evaluations` in the run a checkpoint belongs to; beside an exported file, or a checkpoint that lies elsewhere.
+
+    Of a policy that is shipped: runs/zoo/evaluations.
+    """
     parent = subject.path.parent
+    if is_shipped(subject.path):
+        return EVALUATIONS_ROOT
     return (parent.parent if parent.name == CHECKPOINTS else parent) / EVALUATIONS
 
 

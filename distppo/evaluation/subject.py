@@ -14,6 +14,7 @@ from distppo.config.trust import require_named
 from distppo.errors import CheckpointError, UserError
 from distppo.evaluation.policy import ExportedPolicy, Policy
 from distppo.evaluation.restore import config_of, env_spec_from, env_spec_of, snapshot_of
+from distppo.evaluation.zoo import from_zoo
 from distppo.export.formats import is_exported, read_exported
 from distppo.types import EnvSpec, PolicySnapshot
 
@@ -46,7 +47,7 @@ def load_subject(
     """Returns what a reference names, and its checkpoint unless it is an exported file.
 
     Args:
-        reference: a checkpoint, a run directory (its best, else its last), `latest`, `RUN@best|last|N`, or an exported file.
+        reference: a checkpoint, a run directory (its best, else its last), `latest`, `RUN@best|last|N`, an exported file, or `zoo:NAME`.
         env: Gymnasium id to play instead of the one trained in.
         trust: `module:Name`s that may be loaded although the checkpoint names them; what `env` names may anyway.
 
@@ -54,6 +55,7 @@ def load_subject(
         CheckpointError: there is no valid checkpoint, or the file is damaged.
         UntrustedCodeError: it names code that neither `env` nor `trust` does.
     """
+    reference = from_zoo(reference)
     if is_exported(reference):
         subject, checkpoint = _exported(Path(reference)), None
     else:
