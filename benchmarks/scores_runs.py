@@ -296,8 +296,14 @@ class Trainer:
         if received:
             raise Interrupted(received[0])
         if not experiment.finished(seed, directory):
-            tail = " | ".join(line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:])
-            raise RunFailed(f"exit code {code}: {tail} (see {log})")
+            raise RunFailed(f"exit code {code}: {_end_of(log)} (see {log})")
+
+
+def _end_of(log: Path) -> str:
+    """Returns the last lines that the last command of a log has printed."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    began = max(index for index, line in enumerate(lines) if line.startswith("$ "))
+    return " | ".join(line.strip() for line in lines[began + 1 :][-3:]) or "it printed nothing"
 
 
 def environment() -> dict[str, str]:

@@ -185,10 +185,11 @@ def reached(curve: Sequence[CurvePoint], target: float, start_seconds: float) ->
 
 
 def thinned(curve: Sequence[CurvePoint]) -> list[CurvePoint]:
-    """Returns about 120 points of a curve, evenly spread, and every one with an evaluation; the last is among them."""
+    """Returns about 120 points of a curve, evenly spread, and every one with an evaluation, as they are stored; the last is among them."""
     step = max(1, -(-len(curve) // CURVE_POINTS))
     kept = {len(curve) - 1, *range(0, len(curve), step)}
-    return [point for index, point in enumerate(curve) if index in kept or point.evaluation_return is not None]
+    chosen = [point for index, point in enumerate(curve) if index in kept or point.evaluation_return is not None]
+    return [CurvePoint(point.env_steps, *(None if value is None else round(value, 2) for value in point[1:])) for point in chosen]
 
 
 def trapped_seeds(curves: Mapping[int, Sequence[CurvePoint]]) -> list[int] | None:
@@ -244,6 +245,5 @@ def _csv(curves: Mapping[int, Sequence[CurvePoint]]) -> str:
     writer.writerow(COLUMNS)
     for seed, curve in sorted(curves.items()):
         for point in curve:
-            numbers = [None if value is None else round(value, 2) for value in point[1:]]
-            writer.writerow([seed, point.env_steps, *numbers])
+            writer.writerow([seed, *point])
     return text.getvalue()
