@@ -23,7 +23,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scores_runs import ROOT, RUNS, Experiment, Interrupted, RunFailed, Trainer, plan
+from scores_recipe import plan
+from scores_runs import ROOT, RUNS, Experiment, Interrupted, RunFailed, Trainer
 from scores_store import RESULTS, Store
 from scores_tables import all_tables, write_headers, write_readmes
 

@@ -19,7 +19,8 @@ import pytest
 import scores
 import scores_sb3
 from runtime.running import ROOT, SECONDS
-from scores_runs import EVALUATION_SEED, CurvePoint, experiment_name, plan
+from scores_recipe import plan
+from scores_runs import EVALUATION_SEED, CurvePoint, experiment_name
 from scores_store import CURVE_POINTS, RESULTS, Store, reached, summary_of, thinned, trapped_seeds
 from scores_tables import header_texts, main_results, overview, readme_texts, replaced
 from scores_zoo import page_text, write_zoo
