@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import re
 import shlex
 import signal
@@ -141,6 +142,7 @@ def _cluster(arguments: argparse.Namespace, *, up: bool) -> Iterator[Address]:
 def _jobs(address: Address) -> Jobs:
     from distppo.runtime.jobs import Jobs
 
+    logging.disable(logging.INFO)  # Ray's client tells every upload and every connection
     return Jobs(address)
 
 

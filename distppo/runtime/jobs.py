@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import ray
 import requests
+from ray._raylet import Config
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
@@ -82,6 +83,7 @@ class Jobs:
         self._place = address.place
         host, _, port = address.value.partition("://")[2].rpartition(":")
         reach(host.strip("[]"), int(port), address.place, _ADVICE)
+        Config.initialize("")  # Ray has read RAY_AUTH_MODE when it was imported, and does this itself where it changes it
         with self._answered(), _named(address.value):
             self._client = JobSubmissionClient(address.value)
 
@@ -166,9 +168,12 @@ class Jobs:
             return None
         if job.status is JobStatus.STOPPED:
             return Outcome("STOPPED", STOPPED, "")
-        failed = job.status is JobStatus.FAILED
-        message = " ".join((job.message or "").split()) if failed and job.driver_exit_code is None else ""
-        return Outcome(job.status.value, (job.driver_exit_code or 1) if failed else 0, message)
+        if job.status is JobStatus.SUCCEEDED:
+            return Outcome("SUCCEEDED", 0, "")
+        if job.driver_exit_code is None:
+            return Outcome("FAILED", 1, " ".join((job.message or "").split())[:_LONGEST_REASON])
+        code = job.driver_exit_code  # negative where a signal has ended it
+        return Outcome("FAILED", code if code > 0 else 128 - code, "")
 
     async def _tail(self, name: str, log: _Log) -> None:
         """Reads a job's log from its beginning to its end, or to where the connection breaks."""
