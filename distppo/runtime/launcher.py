@@ -60,7 +60,7 @@ def read_cluster_file(path: Path) -> dict[str, Any]:
         place = "".join(f"{each}: " for each in error.absolute_path)
         raise UserError(f"{path}: {place}{printable(error.message)}") from error
     except Exception as error:
-        reason = " ".join(f"{output.getvalue()} {error}".split())
+        reason = " ".join((str(error) or output.getvalue()).split())
         raise UserError(f"{path}: {printable(reason)}") from error
 
 

@@ -57,6 +57,7 @@ def started_node(output: Path, token: Path, *flags: str) -> subprocess.Popen[byt
     own = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
+        "PYTHONFAULTHANDLER": "1",
         "RAY_AUTH_TOKEN_PATH": str(token),
     }
     argv = [*RAY, "--node-ip-address=127.0.0.1", *flags]
