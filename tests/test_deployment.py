@@ -131,7 +131,9 @@ def test_the_rayjob_has_what_its_definition_requires_and_nothing_it_does_not_kno
     assert any(variables["DISTPPO_RUNS"].startswith(f"{mount}/") for mount in mounts) and "/dev/shm" in mounts
 
 
-@pytest.mark.parametrize("path", ["rayClusterSpec.headGroupSpec", "rayClusterSpec.workerGroupSpecs.0.groupName", "rayClusterSpec.headGroupSpec.template"])
+@pytest.mark.parametrize(
+    "path", ["rayClusterSpec.headGroupSpec", "rayClusterSpec.workerGroupSpecs.0.groupName", "rayClusterSpec.headGroupSpec.template"]
+)
 def test_a_rayjob_without_a_required_field_is_refused(path: str) -> None:
     """The schema of the test can fail."""
     (job,) = rayjobs()

@@ -111,7 +111,7 @@ def _checked_request(arguments: argparse.Namespace, command: Sequence[str], prog
 def _require_sent(files: Sequence[str], parser: Parser) -> None:
     for file in files:
         if Path(file).is_absolute() or ".." in Path(file).parts:
-            parser.error(f"--config {file}: the job sees what is below this folder, {Path.cwd()}, by relative paths; give one of these")
+            parser.error(f"--config {file}: the job sees what is below the current folder alone, under its relative path; give that")
 
 
 def _require_env(config: Config) -> None:

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,16 +51,17 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def started_node(output: Path, token: Path, *flags: str) -> subprocess.Popen[bytes]:
+def started_node(directory: Path, token: Path, agents: Sequence[int], *flags: str) -> subprocess.Popen[bytes]:
     """Starts a node on loopback, in a session of its own, with nothing of ours to import but what jobs bring along."""
     inherited = {name: value for name, value in environment().items() if name not in ("PYTHONPATH", "DISTPPO_TRUST")}
     own = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
-        "PYTHONFAULTHANDLER": "1",
         "RAY_AUTH_TOKEN_PATH": str(token),
     }
-    argv = [*RAY, "--node-ip-address=127.0.0.1", *flags]
+    ports = [f"--dashboard-agent-listen-port={agents[0]}", f"--dashboard-agent-grpc-port={agents[1]}"]
+    argv = [*RAY, "--node-ip-address=127.0.0.1", f"--temp-dir={directory}", *ports, *flags]
+    output = directory / "output"
     with open(output, "w") as file:
         node = subprocess.Popen(argv, stdout=file, stderr=file, env=inherited | own, start_new_session=True)
     wait_until(lambda: "Ray runtime started" in output.read_text() or node.poll() is not None, SECONDS, output.read_text())
@@ -77,17 +78,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     token = tmp_path_factory.mktemp("token") / "token"
     token.write_text(secrets.token_hex(32))
     control, dashboard, *agents = free_ports(6)
-    with tempfile.TemporaryDirectory(dir="/tmp", prefix="ray") as directory:  # short, since there will be sockets in it
-        head = started_node(
-            Path(directory, "head"), token, "--head", f"--port={control}", f"--dashboard-port={dashboard}", f"--temp-dir={directory}",
-            f"--dashboard-agent-listen-port={agents[0]}", f"--dashboard-agent-grpc-port={agents[1]}",
-        )  # fmt: skip
-        nodes = [head]
+    # A folder for each node, as on machines of their own: they unpack there what jobs bring along. Short, since sockets will be in it.
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="ray") as first, tempfile.TemporaryDirectory(dir="/tmp", prefix="ray") as second:
+        flags = ["--head", f"--port={control}", f"--dashboard-port={dashboard}"]
+        nodes = [started_node(Path(first), token, agents[:2], *flags)]
         try:
-            nodes.append(started_node(
-                Path(directory, "second"), token, f"--address=127.0.0.1:{control}",
-                f"--dashboard-agent-listen-port={agents[2]}", f"--dashboard-agent-grpc-port={agents[3]}",
-            ))  # fmt: skip
+            nodes.append(started_node(Path(second), token, agents[2:], f"--address=127.0.0.1:{control}"))
             yield Cluster(f"http://127.0.0.1:{dashboard}", project, runs, token)
         finally:
             for node in reversed(nodes):
