@@ -79,7 +79,7 @@ def test_the_cloud_s_block_is_whole(cloud: str, written: Any) -> None:
     assert config["provider"]["type"] == cloud.lower()
     head, worker = (config["available_node_types"][name] for name in ("head", "worker"))
     assert "spot" not in str(head["node_config"]).lower() and "spot" in str(worker["node_config"]).lower()
-    assert (head["labels"], worker["labels"]) == ({"market": "on-demand"}, {"market": "spot"})
+    assert (head["labels"], worker["labels"]) == ({"ray.io/market-type": "on-demand"}, {"ray.io/market-type": "spot"})
     assert config["head_node_type"] == "head" and head["max_workers"] == 0 and 0 < worker["min_workers"] <= worker["max_workers"]
 
 

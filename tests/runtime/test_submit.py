@@ -112,7 +112,7 @@ def begun(cluster: Cluster, output: Path, *argv: str) -> subprocess.Popen[str]:
             words, stdout=file, stderr=file, cwd=cluster.project, env=environment() | {"RAY_AUTH_TOKEN_PATH": str(cluster.token)}, text=True
         )
     wait_until(
-        lambda: len(re.findall(r"env steps/s", output.read_text())) > 2 or process.poll() is not None, SECONDS, "rows in the job's output"
+        lambda: len(re.findall(r" steps/s ", output.read_text())) > 2 or process.poll() is not None, SECONDS, "rows in the job's output"
     )
     assert process.poll() is None, output.read_text()
     return process
