@@ -14,6 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+RUNS_VARIABLE = "DISTPPO_RUNS"
+RUNS_ROOT = Path(os.environ.get(RUNS_VARIABLE) or "runs").expanduser()
+"""The folder in which runs are made and looked for by name."""
+
 _LEFTOVER = re.compile(r"\.tmp-[0-9a-f]{32}$")
 
 

@@ -21,13 +21,14 @@ from distppo.checkpoint.reader import (
     scan_run,
 )
 from distppo.errors import CheckpointError
+from distppo.files import RUNS_ROOT
 
 LAST = "last"
 ITSELF = "itself"
 _MAX_LISTED = 10
 
 
-def resolve_checkpoint(reference: str, *, prefer: Literal["best", "last"], runs_root: Path = Path("runs")) -> Path:
+def resolve_checkpoint(reference: str, *, prefer: Literal["best", "last"], runs_root: Path = RUNS_ROOT) -> Path:
     """Directory of the checkpoint that `reference` names; its files are not read yet.
 
     Args:
@@ -47,7 +48,7 @@ def resolve_checkpoint(reference: str, *, prefer: Literal["best", "last"], runs_
     return path if which == ITSELF else _choose(path, which or prefer, fallback=not which)
 
 
-def load_resolved(reference: str, *, prefer: Literal["best", "last"], runs_root: Path = Path("runs")) -> Checkpoint:
+def load_resolved(reference: str, *, prefer: Literal["best", "last"], runs_root: Path = RUNS_ROOT) -> Checkpoint:
     """Loads the checkpoint that `reference` names; arguments and errors as of `resolve_checkpoint` and `load_checkpoint`."""
     while True:
         path = resolve_checkpoint(reference, prefer=prefer, runs_root=runs_root)
@@ -59,7 +60,7 @@ def load_resolved(reference: str, *, prefer: Literal["best", "last"], runs_root:
             # The run goes on, and has removed it since it was found.
 
 
-def load_for_resume(reference: str, *, runs_root: Path = Path("runs")) -> tuple[Checkpoint, list[str]]:
+def load_for_resume(reference: str, *, runs_root: Path = RUNS_ROOT) -> tuple[Checkpoint, list[str]]:
     """Loads the checkpoint to go on from.
 
     A run (also as `latest` or `RUN@last`) means its newest whole checkpoint: damaged ones are passed over and reported. One that

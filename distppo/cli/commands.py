@@ -24,6 +24,7 @@ class Command(NamedTuple):
 
 COMMANDS = (
     Command("train", "Train a policy, or go on with a run.", "distppo.cli.train"),
+    Command("submit", "Train on a Ray cluster, as a job.", "distppo.cli.submit"),
     Command("watch", "Show a run's live display, from another terminal or afterwards.", "distppo.cli.watch"),
     Command("evaluate", "Play a trained policy and report its returns.", "distppo.cli.evaluate"),
     Command("report", "Write what runs have learned, and how, as one HTML file.", "distppo.cli.report"),

@@ -12,6 +12,7 @@ from distppo.config.dump import format_value
 from distppo.config.fields import FIELDS
 from distppo.config.load import flattened
 from distppo.config.suggest import printable, shortened
+from distppo.files import RUNS_ROOT
 
 DIFFERENT = 1
 RUN_CONFIG = "config.yaml"
@@ -42,7 +43,7 @@ def settings_of(reference: str) -> Config:
         UserError: there is nothing of that name, or it cannot be read.
     """
     path = Path(reference)
-    for file in (path, path / RUN_CONFIG, Path("runs") / reference / RUN_CONFIG):
+    for file in (path, path / RUN_CONFIG, RUNS_ROOT / reference / RUN_CONFIG):
         if file.is_file() or (file == path and path.suffix in (".yaml", ".yml")):
             config, _ = load_layers([file], check=False)
             return config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -21,13 +22,17 @@ def main(argv: Sequence[str], program: str) -> int:
     Raises:
         UserError: an argument, a setting, the environment or a checkpoint is wrong.
     """
-    parser = _parser(program)
+    parser = train_parser(program)
     arguments = parser.read(argv)
     if arguments.checkpoint is not None and arguments.resume is not None:
         parser.error(f"--checkpoint {arguments.checkpoint} and --resume {arguments.resume} both name what to continue from: give one")
     resume = arguments.resume if arguments.checkpoint is None else arguments.checkpoint
     if resume is not None and not resume.strip():
         parser.error("what to continue from is empty: give a path, the name of a run, or latest")
+    if arguments.or_start:
+        if resume is None:
+            parser.error("--or-start is for --resume: it says what to do where there is nothing to continue")
+        resume = _begun(arguments, resume)
     config, overrides = read_setting_flags(arguments, check=resume is None)
     if arguments.parallel is not None and arguments.seeds is None and resume is None:
         parser.error("--parallel is for --seeds")
@@ -76,12 +81,26 @@ def closing_lines(result: TrainResult, program: str) -> list[str]:
     return lines
 
 
-def _parser(program: str) -> Parser:
+def _begun(arguments: argparse.Namespace, resume: str) -> str | None:
+    """Returns what to resume, or None where that has not begun yet: then it begins, where the same command will find it."""
+    from distppo.runtime.run_directory import place_of, run_exists
+
+    if run_exists(resume):
+        return resume
+    place = place_of(resume)
+    if arguments.run_dir is None and place is not None:
+        arguments.run_dir = str(place)
+    return None
+
+
+def train_parser(program: str) -> Parser:
+    """Returns the parser of the command's flags."""
     parser = Parser(program, "[FLAGS]", "Trains a policy. Without arguments: HalfCheetah-v4 with the default settings.")
     add_setting_flags(parser)
     group = parser.add_argument_group("continue", "The settings are the run's own; files and flags given here count over them.")
     group.add_argument("--checkpoint", metavar="PATH", help="checkpoint or run directory to continue from")
     group.add_argument("--resume", nargs="?", const="latest", metavar="latest|RUN|PATH", help="run to continue; without a value the latest")
+    group.add_argument("--or-start", action="store_true", help="begin what --resume names, where there is none: for jobs that are retried")
     add_trust_flag(group)
     group = parser.add_argument_group("where and how")
     group.add_argument("--address", metavar="HOST:PORT", help="running Ray cluster to join (default: one is started on this machine)")

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 from distppo.config.suggest import closest, printable
 from distppo.errors import UserError
+from distppo.files import RUNS_ROOT
 from distppo.report.run_files import MOST_RUNS, Run, is_run, read_run, runs_in, same_but_for_the_seed
 
 LATEST = "latest"
-RUNS_ROOT = Path("runs")
 _MOST_LISTED = 10
 
 

@@ -14,6 +14,7 @@ ANSWER_SECONDS = 5.0
 """How long the head node may take to accept a connection. Ray itself would try for minutes."""
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 TOKEN_FILE = Path(".ray", "auth_token")
+TOKEN_ADVICE = "If it wants a token, as what `ray start` starts does, set RAY_AUTH_MODE=token and copy ~/.ray/auth_token from its head node"
 
 
 class Address(NamedTuple):
@@ -39,23 +40,27 @@ def find_cluster(address: str | None) -> Address | None:
         return None
     endpoint = re.fullmatch(r"(?:ray://)?(.+):(\d+)", named.value)
     if endpoint is not None:  # anything else, as `auto`, is Ray's to find
-        _reach(endpoint[1].strip("[]"), int(endpoint[2]), named.place)
+        advice = "Is the cluster up (`ray status` on its head node), and this its address?"
+        reach(endpoint[1].strip("[]"), int(endpoint[2]), named.place, advice)
     return named
 
 
-def _reach(host: str, port: int, place: str) -> None:
+def reach(host: str, port: int, place: str, advice: str) -> None:
+    """Returns if something takes connections there, and gets the token ready where that is a cluster of this machine.
+
+    Raises:
+        ResourceError: nothing answers; the message ends with the advice.
+    """
     try:
         with socket.create_connection((host, port), timeout=ANSWER_SECONDS) as connection:
             on_this_machine = connection.getsockname()[0] == connection.getpeername()[0]
     except (OSError, OverflowError) as error:
-        raise ResourceError(
-            f"{place}: nothing answers there ({error}). Is the cluster up (`ray status` on its head node), and this its address?"
-        ) from error
-    if on_this_machine and _has_token():
+        raise ResourceError(f"{place}: nothing answers there ({error}). {advice}") from error
+    if on_this_machine and has_token():
         # A cluster that `ray start` has started asks for the token in the user's home directory. Ray presents it by itself where it finds
         # the cluster, not where it is named; on this machine there is nobody else it could be given away to.
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
-def _has_token() -> bool:
+def has_token() -> bool:
     return any(os.environ.get(name) for name in TOKEN_VARIABLES) or (Path.home() / TOKEN_FILE).is_file()

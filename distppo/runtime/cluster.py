@@ -12,7 +12,7 @@ import ray
 
 from distppo.config import Config
 from distppo.errors import ResourceError
-from distppo.runtime.address import Address
+from distppo.runtime.address import TOKEN_ADVICE, Address
 from distppo.runtime.cores import available_cores
 from distppo.runtime.signals import StopSignal
 from distppo.runtime.sizes import LEARNER_CPUS, WORKER_CPUS, store_bytes
@@ -85,8 +85,7 @@ def _join(address: Address) -> None:
     try:
         ray.init(address=address.value, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        hint = "If it wants a token, as what `ray start` starts does, set RAY_AUTH_MODE=token and copy ~/.ray/auth_token from its head node"
-        raise ResourceError(f"{address.place}: {error}. {hint}") from error
+        raise ResourceError(f"{address.place}: {error}. {TOKEN_ADVICE}") from error
 
 
 def _start_local(config: Config, env: EnvSpec) -> None:

@@ -15,13 +15,12 @@ from distppo.checkpoint import list_checkpoints
 from distppo.checkpoint.reader import CHECKPOINTS, LATEST
 from distppo.config import Config
 from distppo.errors import UserError
-from distppo.files import without_links
+from distppo.files import RUNS_ROOT, without_links
 from distppo.flight.recorder import FAULTS_DIRECTORY
 from distppo.metrics import METRICS_FILE, read_metrics
 from distppo.metrics.loggers import LOG_FILE, MEMORY_FILE, WANDB_DIRECTORY
 from distppo.metrics.writer import CSV_FILE, SUMMARY_FILE, TENSORBOARD_DIRECTORY
 
-RUNS_ROOT = Path("runs")
 LOCK_NAME = ".lock"
 CONFIG_FILE = "config.yaml"
 _HOLDER = "process {pid} on {host}"
@@ -197,14 +196,40 @@ def _seconds(saved_at: str) -> float:
     return datetime.datetime.fromisoformat(saved_at).timestamp()
 
 
+def run_exists(reference: str) -> bool:
+    """Says whether there is anything that `--resume REFERENCE` means: a run, whole or damaged, with a checkpoint or none."""
+    if reference == LATEST:
+        begun = (path.parent for path in RUNS_ROOT.glob(f"*/{CONFIG_FILE}"))
+        return any((path / LOCK_NAME).is_file() for path in begun) or any(RUNS_ROOT.glob(f"*/{CHECKPOINTS}/*"))
+    names = {reference, reference.rpartition("@")[0] or reference}
+    return any(_holds_something(path) for name in names for path in (Path(name), RUNS_ROOT / name))
+
+
+def _holds_something(path: Path) -> bool:
+    """Whether it is there, and not just a folder in which a process ended before it wrote anything."""
+    return path.exists() and not (path.is_dir() and {entry.name for entry in path.iterdir()} <= {LOCK_NAME})
+
+
+def place_of(reference: str) -> Path | None:
+    """Returns where the run is begun that `reference` will mean; None if any new run under runs/ is it."""
+    if reference == LATEST:
+        return None
+    return Path(reference) if os.sep in reference else RUNS_ROOT / reference
+
+
+def run_name(config: Config) -> str:
+    """Returns <env>-seed<k>-<time>."""
+    env = re.sub(r"[^A-Za-z0-9._-]+", "_", config.env.id)
+    return f"{env}-seed{config.run.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
 def new_run_directory(config: Config) -> Path:
     """Makes runs/<env>-seed<k>-<time>, under a name that nobody else has taken, and returns it.
 
     Raises:
         UserError: it cannot be made.
     """
-    env = re.sub(r"[^A-Za-z0-9._-]+", "_", config.env.id)
-    name = f"{env}-seed{config.run.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name = run_name(config)
     while True:
         path = free_name(RUNS_ROOT / name)
         try:

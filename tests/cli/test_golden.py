@@ -78,6 +78,21 @@ ERRORS = {
     # the cluster
     "cluster-unreachable": "train --address 127.0.0.1:1",
     "cluster-without-workers": "train --address 127.0.0.1:1 --num-workers 0",
+    "submit-nothing": "submit --address 127.0.0.1:1",
+    "submit-another-command": "submit -- evaluate latest",
+    "submit-unreachable": "submit --address 127.0.0.1:1 -- train --env HalfCheetah-v4",
+    "submit-wrong-address": "submit --address ray://head:10001 -- train --env HalfCheetah-v4",
+    "submit-two-clusters": "submit --address 127.0.0.1:1 --cluster cluster.yaml -- train",
+    "submit-wrong-setting": "submit --address 127.0.0.1:1 -- train --set ppo.clip_epsilom=0.2 --num-envs 0",
+    "submit-unknown-flag": "submit --address 127.0.0.1:1 -- train --sed 3",
+    "submit-unknown-environment": "submit --address 127.0.0.1:1 -- train --env HalfCheeta-v4",
+    "submit-address-inside": "submit -- train --address auto",
+    "submit-file-elsewhere": "submit -- train --config ../other.yaml",
+    "submit-directory-relative": "submit -- train --run-dir runs/x --env HalfCheetah-v4",
+    "submit-runs": "submit --runs runs -- train",
+    "submit-no-file": "submit --cluster nowhere.yaml -- train --env HalfCheetah-v4",
+    "submit-no-cluster-file": "submit --cluster my.yaml -- train --env HalfCheetah-v4",
+    "or-start-alone": "train --or-start",
 }
 TINY = {
     "rollout.num_envs": 2,
@@ -122,7 +137,7 @@ def output_of(line: str, capsys: pytest.CaptureFixture[str]) -> str:
 def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Argparse fits help to the terminal, and a Ray address or trust in the environment would change messages."""
     monkeypatch.setenv("COLUMNS", WIDTH)
-    for name in ("RAY_ADDRESS", "DISTPPO_TRUST"):
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "DISTPPO_TRUST"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -194,3 +194,33 @@ def test_missing_runs_are_answered_with_those_there_are(
     assert main(["train", "--resume", "walkr"]) == 2
     err = capsys.readouterr().err
     assert "Did you mean runs/walker?" in err and "runs/walker  (last at 384 env steps)" in err
+
+
+def test_a_command_that_is_repeated_begins_a_run_or_goes_on_with_it(
+    launch: Callable[..., Any], small_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--resume latest --or-start` is one command for a job's first attempt and for its retries; runs are where DISTPPO_RUNS says."""
+    monkeypatch.setenv("DISTPPO_RUNS", str(tmp_path / "storage"))
+    retried = ("train", "--config", small_file, "--resume", "latest", "--or-start")
+    first = launch(*retried)
+    (run,) = (tmp_path / "storage").iterdir()
+    assert (first.returncode, first.stderr) == (0, "") and f"run directory:   {run}" in first.stdout
+    again = launch(*retried, "--total-timesteps", "512")
+    assert f"resumed {run}/checkpoints/" in again.stdout and "finished: 512 env steps" in again.stdout
+    assert list((tmp_path / "storage").iterdir()) == [run] and not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_is_named_begins_where_the_retry_will_look_for_it(
+    small_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its path or its name; one that is damaged is an error, and not begun again."""
+    monkeypatch.chdir(tmp_path)
+    argv = ["train", "--or-start", "--no-progress", "--config", small_file]
+    for reference, place in (("job", "runs/job"), ("storage/job", "storage/job")):
+        for total in ("128", "256"):
+            assert main([*argv, "--resume", reference, "--total-timesteps", total]) == 0
+        assert json.loads((tmp_path / place / "summary.json").read_text())["env_steps"] == 256
+        for file in (tmp_path / place / "checkpoints").glob("ckpt_*/MANIFEST.json"):
+            file.write_text("{")
+        assert main([*argv, "--resume", reference]) == 2
+    assert main(argv) == 2
