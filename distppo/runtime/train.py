@@ -146,7 +146,7 @@ def _run(
         resumed_from = progress.env_steps if start.continued else None
         forwarder = Forwarder(config.metrics, directory, failed=lambda name, why: _logger_failed(faults, name, why), say=display.message)
         with (
-            _processes(start, env, cluster, progress.iteration, stop, faults) as backend,
+            _processes(start, directory, env, cluster, progress.iteration, stop, faults) as backend,
             # Opened while the processes start: what TensorBoard's files need takes a second to import.
             RunWriter(
                 directory,
@@ -211,11 +211,11 @@ def _tell(news: News, progress: Progress, writer: RunWriter, display: Display, r
 
 @contextlib.contextmanager
 def _processes(
-    start: Start, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal, faults: FaultLog
+    start: Start, directory: Path, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal, faults: FaultLog
 ) -> Iterator[Backend | None]:
     """Starts workers and learner, without waiting for them, and ends them on every path; yields None if asked to stop before."""
     try:
-        backend = _backend(start, env, cluster, first_iteration, stop, faults)
+        backend = _backend(start, directory, env, cluster, first_iteration, stop, faults)
     except StopRequested:
         backend = None
     try:
@@ -295,7 +295,9 @@ def _train(
     }
 
 
-def _backend(start: Start, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal, faults: FaultLog) -> Backend:
+def _backend(
+    start: Start, directory: Path, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal, faults: FaultLog
+) -> Backend:
     restored, states = learner_state_of(start.checkpoint) if start.checkpoint else None, start.boundary.states
     if start.config.rollout.num_workers == 0:
         return LocalBackend(start.config, env, first_iteration=first_iteration, restored=restored, states=states, stop=stop)
@@ -311,6 +313,7 @@ def _backend(start: Start, env: EnvSpec, cluster: Address | None, first_iteratio
         address=cluster,
         stop=stop,
         faults=faults,
+        name=directory.name,
     )
 
 

@@ -274,7 +274,7 @@ class Trainer:
             "time/other": max(0.0, seconds - math.fsum(phases.values())),
             "rollout/episodes": len(report.episodes),
             **report.metrics,
-            "dist/workers": self._backend.num_workers,
+            "dist/workers": self._backend.present,
             "dist/worker_seconds_min": min(workers),
             "dist/worker_seconds_mean": math.fsum(workers) / len(workers),
             "dist/worker_seconds_max": max(workers),
