@@ -45,7 +45,10 @@ class WorkerRange(int):
         return made
 
     def __eq__(self, other: object) -> bool:
-        return int(self) == other and self.least == (other.least if isinstance(other, WorkerRange) else other)
+        return isinstance(other, int) and int(self) == int(other) and self.least == getattr(other, "least", int(other))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other  # that of int would not ask
 
     def __hash__(self) -> int:
         return int(self)
@@ -408,6 +411,11 @@ class RunConfig:
         3, "Periodic checkpoints kept, newest first; the best is kept besides.", extremes="Many: disk space only.", at_least=2
     )
     directory: str | None = setting(None, "Run directory; off names one runs/<env>-seed<seed>-<time>.")
+    storage: str | None = setting(
+        None,
+        "Folder or fsspec URL (s3://bucket/runs) that checkpoints are copied to, under the run's name; --resume takes URL/<run> anywhere.",
+        extremes="off: they are in the run directory alone, and go with its machine.",
+    )
     callbacks: tuple[Plugin, ...] = setting(
         (),
         "Callbacks in the driver, called in this order: each module:Class, or {class: module:Class} with its arguments beside it.",

@@ -88,6 +88,9 @@ class Backend(Protocol):
     def learner_state(self) -> LearnerState:
         """Returns the learner's state after the last update."""
 
+    def show(self, row: Mapping[str, Any]) -> None:
+        """Shows an iteration's row to whoever watches the processes."""
+
     def close(self) -> None:
         """Ends every process; safe to call twice."""
 
@@ -185,6 +188,9 @@ class LocalBackend:
     def learner_state(self) -> LearnerState:
         """Returns the learner's state."""
         return self._learner.state()
+
+    def show(self, row: Mapping[str, Any]) -> None:
+        """Nobody watches this process but the run directory's readers."""
 
     def close(self) -> None:
         """Closes the environments."""

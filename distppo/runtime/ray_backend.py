@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
@@ -19,6 +19,7 @@ from distppo.runtime.backend import LearnerState, NodeLeaving, worker_failures
 from distppo.runtime.central import CentralLearner
 from distppo.runtime.cores import available_cores
 from distppo.runtime.faults import FaultLog
+from distppo.runtime.gauges import Gauges
 from distppo.runtime.nodes import NodeWatch, living
 from distppo.runtime.orders import Order
 from distppo.runtime.placement import Placement
@@ -77,6 +78,7 @@ class RayBackend:
             cluster.require(self._needed)
             self._placement = Placement(config, self._least, name=name, check=stop.check)
             self._owned.append(self._placement)
+            self._gauges, self._batch_size = Gauges(self._placement.name), config.batch_size
             started_here = alone or (self._owns_ray and address is None)
             self._nodes = NodeWatch(enabled=not started_here)
             # On this machine the workers wait while the learner works, except in overlap mode.
@@ -188,6 +190,10 @@ class RayBackend:
     def learner_state(self) -> LearnerState:
         """Returns the learner's state after the last update."""
         return self._learner.state()
+
+    def show(self, row: Mapping[str, Any]) -> None:
+        """Sets the metrics that Ray exports."""
+        self._gauges.show(row, self._batch_size)
 
     def close(self) -> None:
         """Kills the actors and, if this run started it, the local cluster."""

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from distppo.checkpoint import Checkpoint, list_checkpoints, load_for_resume
+from distppo.checkpoint.storage import Storage, is_url
 from distppo.config import Config, NetworkConfig, Overrides, apply_overrides, load_layers
 from distppo.config.dump import format_value
 from distppo.config.fields import FIELDS
@@ -22,7 +23,7 @@ from distppo.evaluation.restore import config_of, env_spec_of, snapshot_of
 from distppo.models.architecture import resolved_network
 from distppo.plugins import extend_search_path
 from distppo.runtime.boundary import Boundary, boundary_of, restored_text
-from distppo.runtime.run_directory import CONFIG_FILE, find_begun_run, free_name
+from distppo.runtime.run_directory import CONFIG_FILE, RUNS_ROOT, find_begun_run, free_name
 
 
 class Start(NamedTuple):
@@ -76,13 +77,15 @@ def resumed(reference: str, given: Overrides, named: Collection[str]) -> Start:
     """Takes config and directory from the checkpoint, then what was set explicitly.
 
     Args:
-        reference: of the run or checkpoint.
+        reference: of the run or checkpoint; the URL of a run on shared storage is copied to runs/ first.
         given: set explicitly.
         named: code that the user trusts, as `module:Name`.
 
     Raises:
         UserError: there is no such run, it cannot be gone on from with these settings, or it names code that the user has not.
     """
+    if is_url(reference):
+        reference = str(Storage(reference).fetch(RUNS_ROOT))
     begun = find_begun_run(reference)
     if begun is not None:
         base, _ = load_layers([begun / CONFIG_FILE], check=False)

@@ -31,6 +31,7 @@ from distppo.runtime.run_directory import CONFIG_FILE, RunDirectory, new_run_dir
 from distppo.runtime.signals import StopRequested, StopSignal
 from distppo.runtime.start import Start, fresh, read_settings, resumed
 from distppo.runtime.trainer import Progress, Trainer
+from distppo.runtime.uploads import Uploads, open_uploads
 from distppo.types import EnvSpec
 
 
@@ -139,6 +140,7 @@ def _run(
         for note in start.notes:
             display.message(note)
         store = _opened(directory, config)
+        uploads = open_uploads(config, directory, continued=start.continued)
         parts = "the learner" if config.rollout.num_workers == 0 else "Ray, workers and learner"
         display.message(f"starting {parts} (longer the first time, when the learner's step is compiled)")
         began = time.perf_counter()
@@ -147,6 +149,7 @@ def _run(
         forwarder = Forwarder(config.metrics, directory, failed=lambda name, why: _logger_failed(faults, name, why), say=display.message)
         with (
             _processes(start, directory, env, cluster, progress.iteration, stop, faults) as backend,
+            contextlib.closing(uploads) if uploads is not None else contextlib.nullcontext(),
             # Opened while the processes start: what TensorBoard's files need takes a second to import.
             RunWriter(
                 directory,
@@ -159,7 +162,7 @@ def _run(
             faults.listen(lambda news: _tell(news, progress, writer, display, recorder))
             with _told(progress, writer, display, store, recorder, named_code(config)):
                 callbacks.attach(config, directory)
-                details = _train(start, env, backend, progress, writer, display, store, faults, callbacks)
+                details = _train(start, env, backend, progress, writer, display, store, uploads, faults, callbacks)
             details["wall_seconds"] = time.perf_counter() - began
             finished = progress.env_steps >= config.run.total_timesteps
             number = None if finished else stop.number
@@ -254,6 +257,7 @@ def _train(
     writer: RunWriter,
     display: Display,
     store: CheckpointStore,
+    uploads: Uploads | None,
     faults: FaultLog,
     callbacks: Callbacks,
 ) -> dict[str, Any]:
@@ -282,6 +286,7 @@ def _train(
         faults=faults,
         callbacks=callbacks,
         boundary=start.boundary,
+        uploads=uploads,
         saved=saved,
     )
     training = time.perf_counter()
