@@ -20,12 +20,14 @@ from distppo.runtime.attempts import Attempts
 from distppo.runtime.backend import LearnerState
 from distppo.runtime.faults import FaultLog
 from distppo.runtime.orders import Host
+from distppo.runtime.output import RunLogs
 from distppo.runtime.placement import LEARNER_BUNDLE, Placement
 from distppo.runtime.processes import UpdateReport
 from distppo.runtime.signals import StopSignal
 from distppo.types import EnvSpec
 
 NAME = "the learner"
+LEARNER = "learner"
 SMALL_STATE = 16 * 2**20
 """Bytes of learner state up to which a copy is kept after every update."""
 LARGE_STATE_EVERY = 4
@@ -44,6 +46,7 @@ class CentralLearner:
         cores: free while it works.
         gpus: it occupies.
         placement: where it goes.
+        logs: for its output; None leaves it to Ray.
         faults: told what happens.
         stop: where it has been asked for, nothing is rebuilt any more.
         advance: waits a moment for references, and lets the workers have what they need meanwhile; returns whether these are there.
@@ -65,6 +68,7 @@ class CentralLearner:
         cores: int,
         gpus: float,
         placement: Placement,
+        logs: RunLogs | None,
         faults: FaultLog,
         stop: StopSignal,
         advance: Callable[[Sequence[Any]], bool],
@@ -74,6 +78,7 @@ class CentralLearner:
         self._cores, self._policy, self._faults, self._stop = cores, config.fault, faults, stop
         self._advance, self._make_room = advance, make_room
         self._actor_class: Any = ray.remote(LearnerActor)
+        self._logs = logs
         self._placement, self._bundle, self._gpus, self._asked_for_room = placement, LEARNER_BUNDLE, gpus, False
         # Once and by reference: of a large network the state would otherwise be copied for every process that starts from it.
         self._kept: Any = None if restored is None else ray.put(restored)
@@ -103,6 +108,8 @@ class CentralLearner:
             (self.host.presence,) = values_of([self.host.arrival])
             self.step_name = self.host.presence.answer
             self._asked_for_room = False
+            if self._logs is not None:
+                self._logs.note(LEARNER, self.host.presence.output)
 
     def snapshot(self) -> Any:
         """Returns a reference to the current policy, which is there."""
@@ -149,8 +156,8 @@ class CentralLearner:
 
     def _start(self) -> Host:
         bundle = self._bundle if self._placement.usable(self._bundle) else None
-        options = self._placement.options("learner", bundle) | {"num_cpus": cluster.LEARNER_CPUS, "num_gpus": self._gpus}
-        actor = self._actor_class.options(**options).remote(*self._arguments, self._kept, self._cores, search_path())
+        options = self._placement.options(LEARNER, bundle) | {"num_cpus": cluster.LEARNER_CPUS, "num_gpus": self._gpus}
+        actor = self._actor_class.options(**options).remote(LEARNER, self._logs, *self._arguments, self._kept, self._cores, search_path())
         return Host(NAME, actor, actor.ready.remote(), time.monotonic())
 
     def _rebuild(self) -> None:

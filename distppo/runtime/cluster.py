@@ -44,6 +44,22 @@ def connect(config: Config, env: EnvSpec, address: Address | None, stop: StopSig
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
 
 
+def running_here(place: str) -> str:
+    """Returns the address of the cluster that this machine is a node of.
+
+    Raises:
+        ResourceError: it is of none.
+    """
+    try:
+        found: str = ray._private.services.get_ray_address_from_environment("auto", None)
+        return found
+    except ConnectionError:
+        raise ResourceError(
+            f"{place}: no Ray runs on this machine. `ray start --head` starts a cluster here, `ray start --address=HOST:6379` joins one; "
+            "or name one that runs elsewhere: --address HOST:6379"
+        ) from None
+
+
 def choose_workers(config: Config) -> int:
     """Returns rollout.num_workers, or one a core: in sync mode the learner works while the workers wait, so locally it needs no core."""
     if config.rollout.num_workers is not None:

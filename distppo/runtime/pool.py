@@ -21,6 +21,7 @@ from distppo.runtime.actors import Gone, Lost, Share, Standpoint, Unreachable, W
 from distppo.runtime.deadline import Deadline
 from distppo.runtime.faults import Crash, FaultLog
 from distppo.runtime.orders import Host, Order, Seat
+from distppo.runtime.output import RunLogs
 from distppo.runtime.placement import LEARNER_BUNDLE, Placement
 from distppo.runtime.signals import StopRequested, StopSignal
 from distppo.types import EnvSpec, FaultEvent
@@ -41,6 +42,7 @@ class WorkerPool:
         standpoints: of the environments of each, before the first fragment.
         placement: where they go.
         reserved: workers that have a bundle there; the others come when there is room, and until then these do their work.
+        logs: for their output; None leaves it to Ray.
         faults: told what happens.
         stop: where it has been asked for, nothing is replaced any more.
 
@@ -57,11 +59,13 @@ class WorkerPool:
         *,
         placement: Placement,
         reserved: int,
+        logs: RunLogs | None,
         faults: FaultLog,
         stop: StopSignal,
     ) -> None:
         self._config, self._env, self._policy, self._faults, self._stop = config, env, config.fault, faults, stop
         self._actor_class: Any = ray.remote(WorkerActor)
+        self._logs = logs
         self._placement, self._elastic = placement, reserved < len(shares)
         self._deadline = Deadline(config.fault.collect_timeout)
         self._orders: list[Order] = []
@@ -188,8 +192,9 @@ class WorkerPool:
 
     def _start(self, seat: Seat) -> None:
         outside = not self._placement.usable(seat.bundle)
-        options = self._placement.options(f"worker-{seat.share.number}", None if outside else seat.bundle)
-        actor = self._actor_class.options(num_cpus=cluster.WORKER_CPUS, **options).remote(self._config, search_path())
+        role = f"worker-{seat.share.number}"
+        options = self._placement.options(role, None if outside else seat.bundle)
+        actor = self._actor_class.options(num_cpus=cluster.WORKER_CPUS, **options).remote(self._config, search_path(), role, self._logs)
         seat.host = Host(seat.share.name, actor, actor.ready.remote(seat.share, seat.standpoint), time.monotonic(), outside)
         seat.host.reached[seat.share.number] = seat.standpoint.iteration
 
@@ -279,6 +284,8 @@ class WorkerPool:
                 self._give_up(seat, error)
                 continue
             host.presence = presence
+            if self._logs is not None:
+                self._logs.note(f"worker-{seat.share.number}", presence.output)
             if presence.answer != self._env:
                 self._give_up(seat, UserError(_difference(self._env, presence.answer)))
             seat.adopter = None

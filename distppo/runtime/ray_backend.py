@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -22,6 +23,7 @@ from distppo.runtime.faults import FaultLog
 from distppo.runtime.gauges import Gauges
 from distppo.runtime.nodes import NodeWatch, living
 from distppo.runtime.orders import Order
+from distppo.runtime.output import RunLogs
 from distppo.runtime.placement import Placement
 from distppo.runtime.pool import WorkerPool
 from distppo.runtime.processes import UpdateReport, share_envs, share_episodes
@@ -42,7 +44,7 @@ class RayBackend:
         stop: asked during every wait.
         faults: told what happens to the processes.
         alone: the cluster that is used has been started on this machine for this run, by the caller.
-        name: of the run, for its actors and its placement group.
+        directory: of the run, which its actors and placement group are named after and write their output into; None: there is none.
 
     Raises:
         ResourceError: the cluster cannot be joined, or is too small for this run.
@@ -63,7 +65,7 @@ class RayBackend:
         stop: StopSignal,
         faults: FaultLog,
         alone: bool = False,
-        name: str = "run",
+        directory: Path | None = None,
     ) -> None:
         self._stop, self._faults, self._startup_timeout = stop, faults, config.fault.startup_timeout
         self._owned: list[CentralLearner | WorkerPool | Placement] = []
@@ -76,7 +78,7 @@ class RayBackend:
             self._least = cluster.least_workers(config, self.num_workers)
             self._needed = cluster.needed_resources(config, self._least)
             cluster.require(self._needed)
-            self._placement = Placement(config, self._least, name=name, check=stop.check)
+            self._placement = Placement(config, self._least, name=directory.name if directory else "run", check=stop.check)
             self._owned.append(self._placement)
             self._gauges, self._batch_size = Gauges(self._placement.name), config.batch_size
             started_here = alone or (self._owns_ray and address is None)
@@ -85,6 +87,7 @@ class RayBackend:
             cores = available_cores() if started_here and config.rollout.mode == "sync" else cluster.LEARNER_CPUS
             shares = [Share(number, *envs) for number, envs in enumerate(share_envs(config.rollout.num_envs, self.num_workers))]
             standpoints = [Standpoint(first_iteration, part_of(states, share.first_env, share.num_envs)) for share in shares]
+            logs = None if directory is None else RunLogs.of(directory)
             self._learner = CentralLearner(
                 config,
                 env,
@@ -92,6 +95,7 @@ class RayBackend:
                 cores=cores,
                 gpus=self._needed["GPU"],
                 placement=self._placement,
+                logs=logs,
                 faults=faults,
                 stop=stop,
                 advance=self._advance,
@@ -99,7 +103,15 @@ class RayBackend:
             )
             self._owned.append(self._learner)
             self._pool = WorkerPool(
-                config, env, shares, standpoints, placement=self._placement, reserved=self._least, faults=faults, stop=stop
+                config,
+                env,
+                shares,
+                standpoints,
+                placement=self._placement,
+                reserved=self._least,
+                logs=logs,
+                faults=faults,
+                stop=stop,
             )
             self._owned.append(self._pool)
         except BaseException:

@@ -318,7 +318,7 @@ def _backend(
         address=cluster,
         stop=stop,
         faults=faults,
-        name=directory.name,
+        directory=directory,
     )
 
 
