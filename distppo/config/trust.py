@@ -86,3 +86,9 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, Mapping | list):
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from _texts(item)
+
+
+def resume_flags(config: Config) -> str:
+    """Returns the flags that have to be given again when a run is continued, since its own files are not believed; each begins with a space."""
+    storage = config.run.storage
+    return trust_flags(named_code(config)) + ("" if storage is None else f" --set run.storage={shlex.quote(storage)}")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from distppo.checkpoint import Checkpoint, CheckpointStore, best_checkpoint
 from distppo.config import Config, Overrides, dump_config
-from distppo.config.trust import named_code, trust_flags
+from distppo.config.trust import named_code, resume_flags
 from distppo.console import Display, make_display
 from distppo.envs import probe_env
 from distppo.errors import EnvFaultError, UserError
@@ -42,13 +42,13 @@ class TrainResult(NamedTuple):
         run_directory: holds config.yaml, metrics.jsonl, progress.csv, TensorBoard events, checkpoints/ and summary.json.
         summary: what summary.json holds.
         signal: number of the signal that ended the run early, or None.
-        code: the `module:Name`s in its settings, which have to be named again to go on with it.
+        flags: of the command that goes on with it, besides --resume.
     """
 
     run_directory: Path
     summary: dict[str, Any]
     signal: int | None
-    code: tuple[str, ...] = ()
+    flags: str = ""
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -160,7 +160,7 @@ def _run(
         ):
             writer.event("started", env_steps=progress.env_steps, machine=machine_info(), notes=start.notes, origins=start.origins)
             faults.listen(lambda news: _tell(news, progress, writer, display, recorder))
-            with _told(progress, writer, display, store, recorder, named_code(config)):
+            with _told(progress, writer, display, store, recorder, resume_flags(config)):
                 callbacks.attach(config, directory)
                 details = _train(start, env, backend, progress, writer, display, store, uploads, faults, callbacks)
             details["wall_seconds"] = time.perf_counter() - began
@@ -175,7 +175,7 @@ def _run(
             ended = "finished" if finished else "interrupted" if reason is None else "stopped"
             writer.event(ended, env_steps=progress.env_steps, signal=number, reason=reason)
             callbacks.call("on_end", summary, iteration=progress.iteration, env_steps=progress.env_steps)
-    return TrainResult(directory, summary, number, tuple(named_code(config)))
+    return TrainResult(directory, summary, number, resume_flags(config))
 
 
 def _opened(directory: Path, config: Config) -> CheckpointStore:
@@ -230,7 +230,7 @@ def _processes(
 
 @contextlib.contextmanager
 def _told(
-    progress: Progress, writer: RunWriter, display: Display, store: CheckpointStore, recorder: FlightRecorder, code: Collection[str]
+    progress: Progress, writer: RunWriter, display: Display, store: CheckpointStore, recorder: FlightRecorder, flags: str
 ) -> Iterator[None]:
     """Notes an error of the block, its flight record, and where one can go on from."""
     try:
@@ -244,7 +244,7 @@ def _told(
         if dump is not None:
             display.message(f"flight record: {dump}; the command replay steps to the fault")
         if (latest := store.latest()) is not None:
-            kept = f"the last checkpoint is {latest.path}, --resume {store.run_directory}{trust_flags(code)} goes on from it"
+            kept = f"the last checkpoint is {latest.path}, --resume {store.run_directory}{flags} goes on from it"
             display.message(f"ended by an error at {progress.env_steps:,} env steps; {kept}")
         raise
 

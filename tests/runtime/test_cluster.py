@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -109,8 +110,21 @@ def test_without_an_address_a_cluster_is_started_here(monkeypatch: pytest.Monkey
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert find_cluster(None) is find_cluster("local") is None
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    assert find_cluster(None) == ("auto", "RAY_ADDRESS")
     assert find_cluster("local") is None
+
+
+def test_auto_is_the_cluster_of_this_machine_or_told_that_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests, or other people, may have a Ray here; one that is named for it and gone is not waited for."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    try:
+        assert find_cluster("auto") == ("auto", "--address auto")
+    except ResourceError as error:
+        assert re.search(r"--address auto: (no Ray runs on this machine\. `ray start --head` starts|nothing answers there)", str(error))
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
+    with pytest.raises(ResourceError, match=r"--address auto: nothing answers there"):
+        find_cluster("auto")
+    with pytest.raises(ResourceError, match=r"--address head: a cluster is named as auto, HOST:PORT .* or ray://HOST:PORT"):
+        find_cluster("head")
 
 
 def test_the_token_is_given_to_this_machine_only_and_never_against_a_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

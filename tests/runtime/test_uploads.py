@@ -29,6 +29,19 @@ def test_a_run_goes_on_from_storage_on_a_fresh_machine(small: Callable[..., Run]
     assert Storage(f"{shared}/mine").names()[-1] == "ckpt_00000006"
 
 
+def test_a_strangers_run_does_not_say_where_to_copy_to(small: Callable[..., Run], tmp_path: Path) -> None:
+    """Only who names the storage again has it written to; the note, and the command that goes on with a run, say how."""
+    shared = str(tmp_path / "shared")
+    first = small({"run.directory": str(tmp_path / "run"), "run.storage": shared})
+    assert first.result.flags == f" --set run.storage={shared}"
+    before = Storage(f"{shared}/run").names()
+    rest = small({"run.total_timesteps": 512}, resume=str(first.directory))
+    assert Storage(f"{shared}/run").names() == before
+    assert any(f"--set run.storage={shared} goes on with that" in note for event in rest.events for note in event.get("notes", []))
+    small({"run.total_timesteps": 640, "run.storage": shared}, resume=str(first.directory))
+    assert Storage(f"{shared}/run").names() != before
+
+
 def test_storage_that_refuses_does_not_stop_training_at_once(small: Callable[..., Run], tmp_path: Path) -> None:
     """Each failure is a fault; the run directory has everything, and the end says that the storage has not."""
     (tmp_path / "full").write_text("a file where the folder would be")
