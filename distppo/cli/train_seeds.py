@@ -77,7 +77,7 @@ def train_group(arguments: argparse.Namespace, config: Config, overrides: Overri
     more += ["--no-progress"] if arguments.no_progress else []
     runs = parallel_runs(config, parallel, len(seeds)) if arguments.parallel else 1
     result = train_seeds(config, directory, seeds, parallel=runs, arguments=more, say=lambda line: print(line, flush=True))
-    for line in closing_lines(result, program, resume_flags(config)):
+    for line in closing_lines(result, program, resume_flags(named_code(config), config.run.storage)):
         print(line)
     if result.signal is not None:
         return 128 + result.signal

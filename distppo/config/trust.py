@@ -88,7 +88,11 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(item)
 
 
-def resume_flags(config: Config) -> str:
-    """Returns the flags that have to be given again when a run is continued, since its own files are not believed; each begins with a space."""
-    storage = config.run.storage
-    return trust_flags(named_code(config)) + ("" if storage is None else f" --set run.storage={shlex.quote(storage)}")
+def resume_flags(names: Iterable[str], storage: str | None) -> str:
+    """Returns the flags that are to be given again when a run goes on, since its own files are not believed; each begins with a space.
+
+    Args:
+        names: code in its settings, as `module:Name`.
+        storage: run.storage.
+    """
+    return trust_flags(names) + ("" if storage is None else f" --set run.storage={shlex.quote(storage)}")

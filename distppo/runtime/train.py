@@ -42,13 +42,15 @@ class TrainResult(NamedTuple):
         run_directory: holds config.yaml, metrics.jsonl, progress.csv, TensorBoard events, checkpoints/ and summary.json.
         summary: what summary.json holds.
         signal: number of the signal that ended the run early, or None.
-        flags: of the command that goes on with it, besides --resume.
+        code: the `module:Name`s in its settings, which have to be named again to go on with it.
+        storage: run.storage, which has to be named again too.
     """
 
     run_directory: Path
     summary: dict[str, Any]
     signal: int | None
-    flags: str = ""
+    code: tuple[str, ...] = ()
+    storage: str | None = None
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -160,7 +162,7 @@ def _run(
         ):
             writer.event("started", env_steps=progress.env_steps, machine=machine_info(), notes=start.notes, origins=start.origins)
             faults.listen(lambda news: _tell(news, progress, writer, display, recorder))
-            with _told(progress, writer, display, store, recorder, resume_flags(config)):
+            with _told(progress, writer, display, store, recorder, resume_flags(named_code(config), config.run.storage)):
                 callbacks.attach(config, directory)
                 details = _train(start, env, backend, progress, writer, display, store, uploads, faults, callbacks)
             details["wall_seconds"] = time.perf_counter() - began
@@ -175,7 +177,7 @@ def _run(
             ended = "finished" if finished else "interrupted" if reason is None else "stopped"
             writer.event(ended, env_steps=progress.env_steps, signal=number, reason=reason)
             callbacks.call("on_end", summary, iteration=progress.iteration, env_steps=progress.env_steps)
-    return TrainResult(directory, summary, number, resume_flags(config))
+    return TrainResult(directory, summary, number, tuple(named_code(config)), config.run.storage)
 
 
 def _opened(directory: Path, config: Config) -> CheckpointStore:

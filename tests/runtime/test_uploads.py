@@ -9,6 +9,7 @@ import pytest
 from runtime.running import Run
 
 from distppo.checkpoint.storage import Storage
+from distppo.config.trust import resume_flags
 from distppo.errors import UserError
 
 EVERY = {"run.checkpoint_every": 128}
@@ -33,7 +34,7 @@ def test_a_strangers_run_does_not_say_where_to_copy_to(small: Callable[..., Run]
     """Only who names the storage again has it written to; the note, and the command that goes on with a run, say how."""
     shared = str(tmp_path / "shared")
     first = small({"run.directory": str(tmp_path / "run"), "run.storage": shared})
-    assert first.result.flags == f" --set run.storage={shared}"
+    assert resume_flags((), first.result.storage) == f" --set run.storage={shared}"
     before = Storage(f"{shared}/run").names()
     rest = small({"run.total_timesteps": 512}, resume=str(first.directory))
     assert Storage(f"{shared}/run").names() == before
