@@ -19,8 +19,8 @@ from distppo.errors import CheckpointError, UserError
 from distppo.files import discard, staging_directory, write_atomic
 
 _NAME = re.compile(r"ckpt_[0-9]{8,}")
-_BESIDE = ("config.yaml", "metrics.jsonl")
-"""Files of a run that go with its checkpoints: its settings and its curve."""
+_BESIDE = {"config.yaml": 128 << 10, "metrics.jsonl": 4 << 30}
+"""Files of a run that go with its checkpoints, its settings and its curve, and the bytes up to which they are read."""
 _MOST_LISTED = 10
 
 
@@ -134,9 +134,10 @@ class Storage:
                     discard(run / CHECKPOINTS / name)
                 continue
             write_atomic(run / CHECKPOINTS / LATEST, f"{name}\n".encode())
-            for file in _BESIDE:
-                if self._files.exists(f"{self._root}/{file}") and not (run / file).exists():
-                    self._files.get_file(f"{self._root}/{file}", str(run / file))
+            for file, limit in _BESIDE.items():
+                source, target = f"{self._root}/{file}", run / file
+                if self._files.exists(source) and self._files.info(source)["size"] <= limit and not target.exists():
+                    self._files.get_file(source, str(target))
             return None
         return problems
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from runtime.running import Run, wait_until
 
+from distppo.config import Config
 from distppo.errors import ResourceError
+from distppo.runtime.placement import Placement
 
 pytestmark = pytest.mark.ray
 
@@ -50,6 +52,17 @@ def test_a_run_has_one_group_of_known_bundles_and_gives_it_back(small: Callable[
     assert mine["name"].startswith(f"{run.directory.name}-") and mine["strategy"] == placement.upper()
     assert mine["bundles"] == {0: {"CPU": 1.0}, 1: {"CPU": 1.0}, 2: {"CPU": 1.0}}
     wait_until(lambda: left(shared_ray) == [], 10, "the group is removed")
+
+
+def test_runs_of_one_name_do_not_meet(shared_ray: Any) -> None:
+    """Names of groups and actors carry the run's and are drawn anew; who takes another's place has a name of its own."""
+    ours = [Placement(Config(), 1, name="run", check=lambda: None) for _ in range(2)]
+    assert len({each.name for each in ours}) == 2 and all(each.name.startswith("run-") for each in ours)
+    names = [each.options(role, None)["name"] for each in ours for role in ("learner", "worker-0", "worker-0")]
+    assert len(set(names)) == 6 and names[2] == f"{ours[0].name}/worker-0.1"
+    for each in ours:
+        each.close()
+    wait_until(lambda: left(shared_ray) == [], 10, "the groups are removed")
 
 
 @pytest.mark.parametrize(
