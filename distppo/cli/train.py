@@ -81,10 +81,12 @@ def _parser(program: str) -> Parser:
     add_setting_flags(parser)
     group = parser.add_argument_group("continue", "The settings are the run's own; files and flags given here count over them.")
     group.add_argument("--checkpoint", metavar="PATH", help="checkpoint or run directory to continue from")
-    group.add_argument("--resume", nargs="?", const="latest", metavar="latest|RUN|PATH", help="run to continue; without a value the latest")
+    group.add_argument("--resume", nargs="?", const="latest", metavar="latest|RUN|PATH|URL", help="run to continue; without a value the latest")
     add_trust_flag(group)
     group = parser.add_argument_group("where and how")
-    group.add_argument("--address", metavar="HOST:PORT", help="running Ray cluster to join (default: one is started on this machine)")
+    group.add_argument(
+        "--address", help="running Ray cluster to join: auto, HOST:PORT or ray://HOST:PORT (default: one is started on this machine)"
+    )
     group.add_argument("--report", action="store_true", help="write report.html into the run directory at the end")
     group.add_argument("--no-progress", action="store_true", help="plain lines instead of the live display")
     group.add_argument("--dry-run", action="store_true", help="print the plan: batch, updates, memory, estimated time; start nothing")
