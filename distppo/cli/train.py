@@ -81,7 +81,9 @@ def _parser(program: str) -> Parser:
     add_setting_flags(parser)
     group = parser.add_argument_group("continue", "The settings are the run's own; files and flags given here count over them.")
     group.add_argument("--checkpoint", metavar="PATH", help="checkpoint or run directory to continue from")
-    group.add_argument("--resume", nargs="?", const="latest", metavar="latest|RUN|PATH|URL", help="run to continue; without a value the latest")
+    group.add_argument(
+        "--resume", nargs="?", const="latest", metavar="latest|RUN|PATH|URL", help="run to continue; without a value the latest"
+    )
     add_trust_flag(group)
     group = parser.add_argument_group("where and how")
     group.add_argument(

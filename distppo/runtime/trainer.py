@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from distppo.checkpoint import CheckpointStore
@@ -111,6 +112,8 @@ class Trainer:
         self._unsaved: str | None = None
         self._failed_saves = self._failed_uploads = 0
         self._uploads = uploads
+        self._to_upload: Path | None = None
+        self._told_of = progress.iteration
 
     def run(self) -> None:
         """Trains to total_timesteps, or until asked to stop. Either way the last finished iteration is checkpointed.
@@ -251,9 +254,8 @@ class Trainer:
                 return
         self._unsaved, self._failed_saves = None, 0
         self._saved_at = progress.iteration
-        if self._uploads is not None:
-            self._uploads.put(path)
-            self._heed_uploads(self._uploads)
+        self._to_upload = path
+        self._upload()
         self._writer.event("checkpoint", env_steps=progress.env_steps, path=str(path), best=best)
         self._call("on_checkpoint", path, best)
 
@@ -265,6 +267,13 @@ class Trainer:
             raise UserError(f"{self._failed_saves} checkpoints in a row could not be saved (fault.max_checkpoint_failures {limit}): {why}")
         done = f"the one before is kept; failure {self._failed_saves} in a row, {limit} are put up with (fault.max_checkpoint_failures)"
         self._faults.record("checkpoint_failed", str(self._store.directory), why, done)
+
+    def _upload(self) -> None:
+        """Has the newest checkpoint copied as soon as its iteration's row is written, since the rows go with it."""
+        if self._uploads is not None and self._to_upload is not None and self._told_of == self.progress.iteration:
+            self._uploads.put(self._to_upload)
+            self._to_upload = None
+            self._heed_uploads(self._uploads)
 
     def _heed_uploads(self, uploads: Uploads) -> None:
         """The run directory has everything; that it cannot be copied for long is a reason to stop, as a full disk is."""
@@ -325,6 +334,8 @@ class Trainer:
         self._writer.row(row)
         self._display.iteration(row)
         self._backend.show(row)
+        self._told_of = progress.iteration
+        self._upload()
         return row
 
 
