@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-ENVIRONMENTS = ("Camera", "Drawn", "Endless", "Failing", "Logged", "Paid", "Painted", "Point", "Shaped", "Slow", "Wrapped")
+ENVIRONMENTS = ("Camera", "Drawn", "Endless", "Failing", "Logged", "Paid", "Painted", "Point", "Shaped", "Slow", "Talking", "Wrapped")
 NETWORKS = ("Gaussian", "Small")
 # Before numpy, torch or ray is imported, and inherited by every process a test starts.
 SETTINGS = {

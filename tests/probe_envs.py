@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,15 @@ class Point(gym.Env[Any, Any]):
         self._position = 0.9 * self._position + push + self.np_random.normal(0.0, [0.1, 1.0, 1e-5])
         terminated = bool(self.np_random.random() < self._termination)
         return self._position.copy(), -float(self._position[0] ** 2), terminated, self._steps == self._length, {}
+
+
+class Talking(Point):
+    """Prints, as a user's environment may."""
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        print("said by the environment")
+        print("complained by it", file=sys.stderr)
+        return super().reset(seed=seed, options=options)
 
 
 class Logged(Point):
@@ -285,7 +295,7 @@ def read_log(path: Path) -> np.ndarray:
     return np.frombuffer(path.read_bytes()).reshape(-1, 3)
 
 
-for environment in (Point, Logged, Camera, Painted, Paid, Slow, Failing, Shaped, Drawn):
+for environment in (Point, Talking, Logged, Camera, Painted, Paid, Slow, Failing, Shaped, Drawn):
     gym.register(f"{environment.__name__}-v0", entry_point=environment, max_episode_steps=TIME_LIMIT)
 gym.register("Endless-v0", entry_point=Point, kwargs={"termination": 0.0})
 gym.register(

@@ -27,7 +27,7 @@ _FORMAT = "distppo checkpoint"
 _ARRAYS_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}" + re.escape(ARRAYS_SUFFIX))
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _SAVED_AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00")
-_MAX_MANIFEST_BYTES = 1 << 20
+MAX_MANIFEST_BYTES = 1 << 20
 _MAX_FILES = 256
 
 
@@ -80,7 +80,7 @@ def read_manifest(directory: Path) -> Manifest:
         CheckpointError: It is missing, damaged, of a newer format or lists what a checkpoint cannot hold.
     """
     path = directory / MANIFEST_NAME
-    fields = parse_json(read_file(path, limit=_MAX_MANIFEST_BYTES), path)
+    fields = parse_json(read_file(path, limit=MAX_MANIFEST_BYTES), path)
     if fields.get("format") != _FORMAT:
         raise CheckpointError(f"{path}: not the manifest of a distppo checkpoint. {ADVICE}")
     version = fields.get("format_version")

@@ -12,7 +12,7 @@ from distppo.config.dump import format_value
 from distppo.config.fields import FIELDS, Field
 from distppo.config.load import load_layers
 from distppo.config.overrides import Assignment, Overrides
-from distppo.config.schema import Config
+from distppo.config.schema import Config, WorkerRange
 from distppo.config.sources import from_texts
 from distppo.config.suggest import shortened
 from distppo.config.trust import TRUST_VARIABLE
@@ -112,7 +112,7 @@ def extend_path_to_files(files: Iterable[str]) -> None:
 def _placeholder(field: Field) -> str:
     if field.choices:
         return "{" + ",".join(field.choices) + "}"
-    return {int: "N", float: "X", str: field.name.upper()}[field.kind]
+    return {int: "N", WorkerRange: "N", float: "X", str: field.name.upper()}[field.kind]
 
 
 def _help(field: Field) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from distppo.cli.parser import Parser
 from distppo.cli.report import closing_report
 from distppo.cli.settings import add_setting_flags, add_trust_flag, read_setting_flags
-from distppo.config.trust import trust_flags
+from distppo.config.trust import resume_flags
 
 if TYPE_CHECKING:
     from distppo.runtime.train import TrainResult
@@ -77,7 +77,7 @@ def closing_lines(result: TrainResult, program: str) -> list[str]:
     if summary.get("best_checkpoint"):
         lines.append(f"best checkpoint: {summary['best_checkpoint']}")
     if result.signal:
-        lines.append(f"continue with:   {program} --resume {shlex.quote(str(directory))}{trust_flags(result.code)}")
+        lines.append(f"continue with:   {program} --resume {shlex.quote(str(directory))}{resume_flags(result.code, result.storage)}")
     return lines
 
 
@@ -99,11 +99,15 @@ def train_parser(program: str) -> Parser:
     add_setting_flags(parser)
     group = parser.add_argument_group("continue", "The settings are the run's own; files and flags given here count over them.")
     group.add_argument("--checkpoint", metavar="PATH", help="checkpoint or run directory to continue from")
-    group.add_argument("--resume", nargs="?", const="latest", metavar="latest|RUN|PATH", help="run to continue; without a value the latest")
+    group.add_argument(
+        "--resume", nargs="?", const="latest", metavar="latest|RUN|PATH|URL", help="run to continue; without a value the latest"
+    )
     group.add_argument("--or-start", action="store_true", help="begin what --resume names, where there is none: for jobs that are retried")
     add_trust_flag(group)
     group = parser.add_argument_group("where and how")
-    group.add_argument("--address", metavar="HOST:PORT", help="running Ray cluster to join (default: one is started on this machine)")
+    group.add_argument(
+        "--address", help="running Ray cluster to join: auto, HOST:PORT or ray://HOST:PORT (default: one is started on this machine)"
+    )
     group.add_argument("--report", action="store_true", help="write report.html into the run directory at the end")
     group.add_argument("--no-progress", action="store_true", help="plain lines instead of the live display")
     group.add_argument("--dry-run", action="store_true", help="print the plan: batch, updates, memory, estimated time; start nothing")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distppo.config import Config, Overrides, apply_overrides, load_layers
-from distppo.config.trust import named_code, require_named, trust_flags
+from distppo.config.trust import named_code, require_named, resume_flags
 from distppo.errors import UserError
 from distppo.metrics import SUMMARY_FILE
 from distppo.runtime.run_directory import CONFIG_FILE
@@ -77,7 +77,7 @@ def train_group(arguments: argparse.Namespace, config: Config, overrides: Overri
     more += ["--no-progress"] if arguments.no_progress else []
     runs = parallel_runs(config, parallel, len(seeds)) if arguments.parallel else 1
     result = train_seeds(config, directory, seeds, parallel=runs, arguments=more, say=lambda line: print(line, flush=True))
-    for line in closing_lines(result, program, trust_flags(named_code(config))):
+    for line in closing_lines(result, program, resume_flags(named_code(config), config.run.storage)):
         print(line)
     if result.signal is not None:
         return 128 + result.signal

@@ -4,6 +4,7 @@ from distppo.config.dump import dump_config, explain_config
 from distppo.config.load import apply_overrides, config_from_dict, config_to_dict, load_config, load_layers
 from distppo.config.overrides import Overrides, Setting
 from distppo.config.schema import (
+    ClusterConfig,
     Config,
     EnvConfig,
     EvaluationConfig,
@@ -16,9 +17,11 @@ from distppo.config.schema import (
     PPOConfig,
     RolloutConfig,
     RunConfig,
+    WorkerRange,
 )
 
 __all__ = [
+    "ClusterConfig",
     "Config",
     "EnvConfig",
     "EvaluationConfig",
@@ -33,6 +36,7 @@ __all__ = [
     "RolloutConfig",
     "RunConfig",
     "Setting",
+    "WorkerRange",
     "apply_overrides",
     "config_from_dict",
     "config_to_dict",

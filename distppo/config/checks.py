@@ -146,6 +146,15 @@ def logger_entries_are_known(config: Config) -> str | None:
     return None if mode in ("online", "offline") else f"metrics.wandb.mode must be online or offline, got {quoted(mode)}"
 
 
+def run_directory_is_a_folder(config: Config) -> str | None:
+    """Metrics are appended to and files locked, which object stores cannot do."""
+    if "://" not in (config.run.directory or ""):
+        return None
+    return (
+        f"run.directory must be a folder of this machine; copies of its checkpoints go to run.storage, got {quoted(config.run.directory)}"
+    )
+
+
 CHECKS = (
     Check(("rollout.num_envs", "rollout.num_steps", "ppo.mini_batch_size"), minibatches_fill_the_batch),
     Check(("rollout.num_workers", "rollout.num_envs"), every_worker_has_an_env),
@@ -159,4 +168,5 @@ CHECKS = (
     Check(("env.kwargs",), kwargs_hold_no_settings),
     Check(("network.channels", "network.kernels", "network.strides"), convolutions_are_described_alike),
     Check(("network.class", "network.options"), own_network_is_named),
+    Check(("run.directory",), run_directory_is_a_folder),
 )

@@ -15,13 +15,14 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from distppo.config.fields import Field, kind_in_words, limits_in_words
-from distppo.config.schema import Plugin
+from distppo.config.schema import Plugin, WorkerRange
 from distppo.config.suggest import did_you_mean, quoted
 
 _TRUE = {"true", "yes", "on"}
 _FALSE = {"false", "no", "off"}
 _NONE = {"", "none", "null", "~"}
 _INTEGER = re.compile(r"[-+]?[0-9][0-9_]*")
+_RANGE = re.compile(r"([0-9][0-9_]*) *- *([0-9][0-9_]*)")
 _REAL = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(e[-+]?[0-9]+)?", re.IGNORECASE)
 _TARGET = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _DEEPEST = 20
@@ -114,6 +115,17 @@ def _whole(raw: Any) -> int:
     if exact != exact.to_integral_value():
         raise _Mismatch
     return int(exact)
+
+
+def _workers(raw: Any) -> int:
+    if isinstance(raw, WorkerRange):
+        return raw
+    if isinstance(raw, str) and (ends := _RANGE.fullmatch(raw.strip())):
+        least, most = _whole(ends[1]), _whole(ends[2])
+        if not 0 < least <= most:
+            raise _Mismatch("a range from 1 or more to as many or more, as in 2-8")
+        return WorkerRange(most, least)
+    return _whole(raw)
 
 
 def _real(raw: Any) -> float:
@@ -235,6 +247,7 @@ _READERS: dict[type, Callable[[Any], Any]] = {
     str: _text,
     tuple: _whole_numbers,
     dict: _mapping,
+    WorkerRange: _workers,
     Plugin: _plugins,
 }
 

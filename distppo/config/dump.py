@@ -11,7 +11,7 @@ from distppo.config.coerce import PlainText, coerce_entry
 from distppo.config.fields import FIELDS, SECTIONS, Field
 from distppo.config.load import flattened
 from distppo.config.overrides import Overrides
-from distppo.config.schema import Config, Plugin
+from distppo.config.schema import Config, Plugin, WorkerRange
 from distppo.config.suggest import printable
 
 _SAFE_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*(:[A-Za-z0-9_./-]+)*")
@@ -48,6 +48,8 @@ def format_value(field: Field, value: Any) -> str:
         return field.none
     if field.kind is Plugin:
         return _flow([plugin.plain() for plugin in value])
+    if isinstance(value, WorkerRange):
+        return str(value)
     return _flow(list(value) if isinstance(value, tuple) else value)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from distppo.config.schema import Config, Plugin
+from distppo.config.schema import Config, Plugin, WorkerRange
 from distppo.config.suggest import closest, shortened
 
 _KIND_WORDS = {
@@ -19,6 +19,7 @@ _KIND_WORDS = {
     str: "text",
     tuple: "whole numbers, as in [64, 64]",
     dict: "a mapping of names to plain values",
+    WorkerRange: "a whole number, or a range as in 2-8",
     Plugin: "a list of module:Class, or {class: module:Class} with its arguments",
 }
 
@@ -31,7 +32,7 @@ class Field(NamedTuple):
 
     Attributes:
         key: section.name.
-        kind: int, float, bool, str, tuple (of whole numbers), dict (of plain values) or Plugin (a tuple of them).
+        kind: int, float, bool, str, tuple (of whole numbers), dict (of plain values), WorkerRange (or int) or Plugin (a tuple of them).
         optional: None is allowed, and written as `none`.
         default: value when nothing sets it.
         doc: meaning and unit.

@@ -11,9 +11,10 @@ from typing import Any
 
 from distppo.config.fields import FIELDS, SECTIONS, Field
 from distppo.config.load import config_to_dict
-from distppo.config.schema import Config, Plugin
+from distppo.config.schema import Config, Plugin, WorkerRange
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_RANGE = r"^[0-9][0-9_]* *- *[0-9][0-9_]*$"
 _WHOLE = r"^[-+]?[0-9][0-9_]*(\.0*)?([eE]\+?[0-9]+)?$"
 _REAL = r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?$"
 _TARGET = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
@@ -61,6 +62,10 @@ def _whole(field: Field) -> list[Schema]:
     return [{"type": "integer", **_limits(field)}, {"type": "string", "pattern": _WHOLE}]
 
 
+def _workers(field: Field) -> list[Schema]:
+    return [*_whole(field), {"type": "string", "pattern": _RANGE}]
+
+
 def _number(field: Field) -> list[Schema]:
     return [{"type": "number", **_limits(field)}, {"type": "string", "pattern": _REAL}]
 
@@ -94,6 +99,7 @@ def _plugins(field: Field) -> list[Schema]:
 
 _KINDS: dict[type, Callable[[Field], list[Schema]]] = {
     int: _whole,
+    WorkerRange: _workers,
     float: _number,
     bool: _boolean,
     str: _text,

@@ -13,7 +13,7 @@ from typing import Any
 from distppo.config.checks import cross_field_problems
 from distppo.config.fields import FIELDS, SECTIONS
 from distppo.config.overrides import Assignment, Overrides, Problem, raise_problems, resolve
-from distppo.config.schema import Config, Plugin
+from distppo.config.schema import Config, Plugin, WorkerRange
 from distppo.config.sources import from_mapping, from_names, from_nested, from_texts
 from distppo.config.yaml_reader import read_files
 
@@ -138,6 +138,8 @@ def _laid_over(base: Config, overrides: Overrides) -> tuple[Config, list[Problem
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, WorkerRange):
+        return str(value)
     if isinstance(value, Plugin):
         return _plain(value.plain())
     if isinstance(value, Mapping):

@@ -29,6 +29,36 @@ class Plugin:
         return {"class": self.target, **self.kwargs} if self.kwargs else self.target
 
 
+class WorkerRange(int):
+    """A number of rollout workers of which some may be missing. As a number it is the most: what a run is laid out for.
+
+    Args:
+        most: workers that the environments are shared out over.
+        least: with which a run starts and goes on; None: all of them.
+    """
+
+    least: int
+
+    def __new__(cls, most: int, least: int | None = None) -> WorkerRange:
+        made = super().__new__(cls, most)
+        made.least = most if least is None else least
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, int) and int(self) == int(other) and self.least == getattr(other, "least", int(other))
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other  # that of int would not ask
+
+    def __hash__(self) -> int:
+        return int(self)
+
+    def __str__(self) -> str:
+        return f"{int(self)}" if self.least == int(self) else f"{self.least}-{int(self)}"
+
+    __repr__ = __str__
+
+
 def setting(
     default: Any,
     doc: str,
@@ -115,9 +145,10 @@ class RolloutConfig:
         at_least=1,
         at_most=2**20,
     )
-    num_workers: int | None = setting(
+    num_workers: WorkerRange | int | None = setting(  # noqa: RUF009 - it returns a dataclasses.field
         None,
-        "Ray rollout workers. auto takes one a core, at most one an environment; 0 runs collector and learner in one process without Ray.",
+        "Ray rollout workers. auto takes one a core, at most one an environment; 0 runs collector and learner in one process without Ray; "
+        "2-8 starts with 2 and goes on with up to 8, as the cluster has room.",
         extremes="0 is the easiest to debug and uses one core. More workers than cores take time from each other.",
         none="auto",
         at_least=0,
@@ -380,6 +411,11 @@ class RunConfig:
         3, "Periodic checkpoints kept, newest first; the best is kept besides.", extremes="Many: disk space only.", at_least=2
     )
     directory: str | None = setting(None, "Run directory; off names one runs/<env>-seed<seed>-<time>.")
+    storage: str | None = setting(
+        None,
+        "Folder or fsspec URL (s3://bucket/runs) that checkpoints are copied to, under the run's name; --resume takes URL/<run> anywhere.",
+        extremes="off: they are in the run directory alone, and go with its machine.",
+    )
     callbacks: tuple[Plugin, ...] = setting(
         (),
         "Callbacks in the driver, called in this order: each module:Class, or {class: module:Class} with its arguments beside it.",
@@ -401,6 +437,23 @@ class MetricsConfig:
     loggers: tuple[Plugin, ...] = setting(
         (),
         "Loggers of your own, distppo.metrics.loggers:MetricLogger: each module:Class, or {class: module:Class} with arguments beside it.",
+    )
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Where the processes of a run go on a cluster."""
+
+    placement: str = setting(
+        "pack",
+        "pack puts learner and workers on as few nodes as they fit on; spread on as many as there are. Neither is a condition.",
+        extremes="pack keeps fragments off the network. spread: a lost node takes fewer workers with it.",
+        choices=("pack", "spread"),
+    )
+    learner_label: str | None = setting(
+        "ray.io/market-type=on-demand",
+        "Label, as name=value, of the nodes that the learner is put on, where there are any; off asks for none.",
+        extremes="A node that has it but no room is waited for 10 s, then any other will do.",
     )
 
 
@@ -498,6 +551,7 @@ class Config:
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
     metrics: MetricsConfig = dataclasses.field(default_factory=MetricsConfig)
+    cluster: ClusterConfig = dataclasses.field(default_factory=ClusterConfig)
     fault: FaultConfig = dataclasses.field(default_factory=FaultConfig)
 
     @property

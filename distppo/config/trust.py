@@ -86,3 +86,13 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, Mapping | list):
         for item in value.values() if isinstance(value, Mapping) else value:
             yield from _texts(item)
+
+
+def resume_flags(names: Iterable[str], storage: str | None) -> str:
+    """Returns the flags that are to be given again when a run goes on, since its own files are not believed; each begins with a space.
+
+    Args:
+        names: code in its settings, as `module:Name`.
+        storage: run.storage.
+    """
+    return trust_flags(names) + ("" if storage is None else f" --set run.storage={shlex.quote(storage)}")

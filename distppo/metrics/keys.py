@@ -42,7 +42,7 @@ KEYS: dict[str, str] = {
     "time/evaluate": "Time of this iteration spent in evaluation.",
     "time/checkpoint": "Time of this iteration spent saving checkpoints.",
     "time/other": "The rest of this iteration: metrics, display, the loop itself.",
-    "dist/workers": "Rollout workers that contributed to this iteration.",
+    "dist/workers": "Rollout workers that were there at the end of this iteration.",
     "dist/staleness": "Policy version being trained minus the version that collected the rollouts.",
     "dist/policy_version": "Updates behind the current weights.",
     "dist/ratio_error": "Largest |ratio - 1| of learner to worker action probabilities, on a sample, before the first gradient step.",

@@ -17,6 +17,7 @@ from distppo.evaluation.episodes import EpisodeResult
 from distppo.plugins import extend_search_path
 from distppo.runtime import cluster
 from distppo.runtime.backend import LearnerState
+from distppo.runtime.output import RunLogs
 from distppo.runtime.processes import LearnerProcess, UpdateReport, Worker
 from distppo.types import EnvStates, PolicySnapshot, Receipt, Rollout
 
@@ -78,12 +79,14 @@ class Presence(NamedTuple):
     Attributes:
         answer: of the class that it is: the environment's spec, or the name of the learner's step.
         node: id of its node.
+        output: where what it prints is.
         pid: of its process there.
     """
 
     answer: Any
     node: str
     pid: int
+    output: str
 
 
 class WorkerActor:
@@ -92,16 +95,19 @@ class WorkerActor:
     Args:
         config: of the run.
         search_path: folders of the driver's in which the user's modules are looked for.
+        role: worker-<number>.
+        logs: of the run; None: its output stays where Ray puts it.
     """
 
-    def __init__(self, config: Config, search_path: Sequence[str]) -> None:
+    def __init__(self, config: Config, search_path: Sequence[str], role: str, logs: RunLogs | None) -> None:
+        self._output = redirected(role, logs)
         extend_search_path(search_path)
         self._config = config
         self._workers: dict[int, Worker] = {}
 
     def ready(self, share: Share, standpoint: Standpoint) -> Presence:
         """Makes the environments of a share, as they stood."""
-        return presence(self._hosted(share, standpoint).ready())
+        return presence(self._hosted(share, standpoint).ready(), self._output)
 
     @ray.method(num_returns=2)
     def deliver(self, number: int, snapshot: PolicySnapshot, iteration: int, start: Start | None) -> tuple[Rollout, Receipt]:
@@ -135,13 +141,23 @@ class WorkerActor:
 
 
 class LearnerActor(LearnerProcess):
-    """A learner that says where it is, and gives no update twice."""
+    """A learner that says where it is, and gives no update twice.
+
+    Args:
+        role: learner.
+        logs: as of a worker.
+        learner: what `LearnerProcess` takes.
+    """
 
     _last: tuple[int, UpdateReport] | None = None
 
+    def __init__(self, role: str, logs: RunLogs | None, *learner: Any) -> None:
+        self._output = redirected(role, logs)
+        super().__init__(*learner)
+
     def ready(self) -> Presence:  # type: ignore[override]
         """Returns the name of the inner step, compiled and ready to run."""
-        return presence(super().ready())
+        return presence(super().ready(), self._output)
 
     def update(  # type: ignore[override]
         self, keep: bool, *rollouts: Rollout
@@ -161,9 +177,14 @@ class LearnerActor(LearnerProcess):
         return self._last[1], snapshot, self.state() if keep else None
 
 
-def presence(answer: Any) -> Presence:
+def presence(answer: Any, output: str) -> Presence:
     """Returns an actor's own presence; called inside it."""
-    return Presence(answer, ray.get_runtime_context().get_node_id(), os.getpid())
+    return Presence(answer, ray.get_runtime_context().get_node_id(), os.getpid(), output)
+
+
+def redirected(role: str, logs: RunLogs | None) -> str:
+    """Sends an actor's output where it belongs, and returns where that is; called inside it."""
+    return cluster.log_directory() if logs is None else logs.redirect(role)
 
 
 def values_of(references: Sequence[Any]) -> list[Any]:
@@ -189,7 +210,7 @@ def values_of(references: Sequence[Any]) -> list[Any]:
     except ObjectLostError as error:
         raise Lost(_last_line(error)) from error
     except RayError as error:
-        raise Gone(f"{_last_line(error)} Its output is in {cluster.log_directory()}") from error
+        raise Gone(f"{_last_line(error)} Its output is in logs/ of the run directory, or in {cluster.log_directory()}") from error
 
 
 def is_there(reference: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Which Ray cluster a run joins. Nothing here imports ray, which reads its environment when it is imported."""
+"""Which Ray cluster a run joins, and whether it answers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from distppo.errors import ResourceError
 
+AUTO = "auto"
 ANSWER_SECONDS = 5.0
 """How long the head node may take to accept a connection. Ray itself would try for minutes."""
 TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -38,10 +39,17 @@ def find_cluster(address: str | None) -> Address | None:
     named = Address(address, f"--address {address}") if address else Address(os.environ.get("RAY_ADDRESS", ""), "RAY_ADDRESS")
     if named.value in ("", "local"):
         return None
-    endpoint = re.fullmatch(r"(?:ray://)?(.+):(\d+)", named.value)
-    if endpoint is not None:  # anything else, as `auto`, is Ray's to find
-        advice = "Is the cluster up (`ray status` on its head node), and this its address?"
-        reach(endpoint[1].strip("[]"), int(endpoint[2]), named.place, advice)
+    value = named.value
+    if value == AUTO:
+        # Here and not above: Ray reads its environment when it is imported, and what follows for other addresses may change it.
+        from distppo.runtime.cluster import running_here
+
+        value = running_here(named.place)
+    endpoint = re.fullmatch(r"(?:ray://)?(.+):(\d+)", value)
+    if endpoint is None:
+        raise ResourceError(f"{named.place}: a cluster is named as auto, HOST:PORT (usually 6379) or ray://HOST:PORT (usually 10001)")
+    advice = "Is the cluster up (`ray status` on its head node), and this its address?"
+    reach(endpoint[1].strip("[]"), int(endpoint[2]), named.place, advice)
     return named
 
 

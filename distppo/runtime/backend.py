@@ -45,12 +45,17 @@ class Backend(Protocol):
     All waits but that for an update raise StopRequested when the user has asked to stop; `wait` and `evaluate` raise WorkerFailed.
 
     Attributes:
-        num_workers: worker processes; 0: all in one process.
+        num_workers: worker processes that a run is laid out for; 0: all in one process.
+        present: worker processes that are there.
         step_name: of the learner's inner step, once it is ready.
     """
 
     num_workers: int
     step_name: str
+
+    @property
+    def present(self) -> int:
+        """Worker processes that are there."""
 
     @property
     def description(self) -> str:
@@ -83,6 +88,9 @@ class Backend(Protocol):
     def learner_state(self) -> LearnerState:
         """Returns the learner's state after the last update."""
 
+    def show(self, row: Mapping[str, Any]) -> None:
+        """Shows an iteration's row to whoever watches the processes."""
+
     def close(self) -> None:
         """Ends every process; safe to call twice."""
 
@@ -109,6 +117,7 @@ class LocalBackend:
     """
 
     num_workers = 0
+    present = 0
     step_name = ""
 
     def __init__(
@@ -179,6 +188,9 @@ class LocalBackend:
     def learner_state(self) -> LearnerState:
         """Returns the learner's state."""
         return self._learner.state()
+
+    def show(self, row: Mapping[str, Any]) -> None:
+        """Nobody watches this process but the run directory's readers."""
 
     def close(self) -> None:
         """Closes the environments."""

@@ -20,11 +20,14 @@ from distppo.runtime.attempts import Attempts
 from distppo.runtime.backend import LearnerState
 from distppo.runtime.faults import FaultLog
 from distppo.runtime.orders import Host
+from distppo.runtime.output import RunLogs
+from distppo.runtime.placement import LEARNER_BUNDLE, Placement
 from distppo.runtime.processes import UpdateReport
 from distppo.runtime.signals import StopSignal
 from distppo.types import EnvSpec
 
 NAME = "the learner"
+LEARNER = "learner"
 SMALL_STATE = 16 * 2**20
 """Bytes of learner state up to which a copy is kept after every update."""
 LARGE_STATE_EVERY = 4
@@ -42,10 +45,12 @@ class CentralLearner:
         restored: learner state to continue from.
         cores: free while it works.
         gpus: it occupies.
+        placement: where it goes.
+        logs: for its output; None leaves it to Ray.
         faults: told what happens.
         stop: where it has been asked for, nothing is rebuilt any more.
         advance: waits a moment for references, and lets the workers have what they need meanwhile; returns whether these are there.
-        make_room: has a worker give up its CPU.
+        make_room: has a worker give up its CPU, to which it may give the learner's bundle instead; returns the learner's.
 
     Attributes:
         host: its process.
@@ -62,17 +67,19 @@ class CentralLearner:
         *,
         cores: int,
         gpus: float,
+        placement: Placement,
+        logs: RunLogs | None,
         faults: FaultLog,
         stop: StopSignal,
         advance: Callable[[Sequence[Any]], bool],
-        make_room: Callable[[], None],
+        make_room: Callable[[int], int],
     ) -> None:
         self._arguments = (config, env)
         self._cores, self._policy, self._faults, self._stop = cores, config.fault, faults, stop
         self._advance, self._make_room = advance, make_room
-        self._actor_class: Any = ray.remote(LearnerActor).options(
-            num_cpus=cluster.LEARNER_CPUS, num_gpus=gpus, max_restarts=0, max_task_retries=0
-        )
+        self._actor_class: Any = ray.remote(LearnerActor)
+        self._logs = logs
+        self._placement, self._bundle, self._gpus, self._asked_for_room = placement, LEARNER_BUNDLE, gpus, False
         # Once and by reference: of a large network the state would otherwise be copied for every process that starts from it.
         self._kept: Any = None if restored is None else ray.put(restored)
         self._since_kept: list[Sequence[Any]] = []
@@ -100,6 +107,9 @@ class CentralLearner:
         if not self.host.ready and is_there(self.host.arrival):
             (self.host.presence,) = values_of([self.host.arrival])
             self.step_name = self.host.presence.answer
+            self._asked_for_room = False
+            if self._logs is not None:
+                self._logs.note(LEARNER, self.host.presence.output)
 
     def snapshot(self) -> Any:
         """Returns a reference to the current policy, which is there."""
@@ -145,8 +155,9 @@ class CentralLearner:
         end(self.host.actor)
 
     def _start(self) -> Host:
-        actor = self._actor_class.remote(*self._arguments, self._kept, self._cores, search_path())
-        self._asked_for_room = False
+        bundle = self._bundle if self._placement.usable(self._bundle) else None
+        options = self._placement.options(LEARNER, bundle) | {"num_cpus": cluster.LEARNER_CPUS, "num_gpus": self._gpus}
+        actor = self._actor_class.options(**options).remote(LEARNER, self._logs, *self._arguments, self._kept, self._cores, search_path())
         return Host(NAME, actor, actor.ready.remote(), time.monotonic())
 
     def _rebuild(self) -> None:
@@ -189,9 +200,11 @@ class CentralLearner:
             raise ResourceError(
                 f"{NAME} could not be started again within {self._policy.startup_timeout:g} s (fault.startup_timeout). {needed}"
             )
-        if not self._asked_for_room:
+        if not self._asked_for_room and not self._gpus:  # a worker has none to give
             self._asked_for_room = True
-            self._make_room()
+            before, self._bundle = self._bundle, self._make_room(self._bundle)
+            if self._bundle != before:
+                end(self.host.actor)  # which waits for the bundle before; it is started again when that is noticed
 
     def _mend(self, error: Gone | Unreachable) -> None:
         """Rebuilds a learner that is gone, waits for one that does not answer."""

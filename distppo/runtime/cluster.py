@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 
 import ray
 
-from distppo.config import Config
+from distppo.config import Config, WorkerRange
 from distppo.errors import ResourceError
+from distppo.runtime import nodes
 from distppo.runtime.address import TOKEN_ADVICE, Address
 from distppo.runtime.cores import available_cores
 from distppo.runtime.signals import StopSignal
@@ -43,6 +44,22 @@ def connect(config: Config, env: EnvSpec, address: Address | None, stop: StopSig
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
 
 
+def running_here(place: str) -> str:
+    """Returns the address of the cluster that this machine is a node of.
+
+    Raises:
+        ResourceError: it is of none.
+    """
+    try:
+        found: str = ray._private.services.get_ray_address_from_environment("auto", None)
+        return found
+    except ConnectionError:
+        raise ResourceError(
+            f"{place}: no Ray runs on this machine. `ray start --head` starts a cluster here, `ray start --address=HOST:6379` joins one; "
+            "or name one that runs elsewhere: --address HOST:6379"
+        ) from None
+
+
 def choose_workers(config: Config) -> int:
     """Returns rollout.num_workers, or one a core: in sync mode the learner works while the workers wait, so locally it needs no core."""
     if config.rollout.num_workers is not None:
@@ -51,16 +68,22 @@ def choose_workers(config: Config) -> int:
     return max(1, min(cores, config.rollout.num_envs))
 
 
+def least_workers(config: Config, num_workers: int) -> int:
+    """Returns how many of a run's workers it does not start without; only where rollout.num_workers is a range are that fewer than all."""
+    given = config.rollout.num_workers
+    return given.least if isinstance(given, WorkerRange) else num_workers
+
+
 def needed_resources(config: Config, num_workers: int) -> dict[str, float]:
-    """Returns what the actors of a run occupy together."""
+    """Returns what a learner and so many workers occupy together."""
     gpus = 1.0 if config.learner.device == "cuda" else 0.0
     return {"CPU": float(num_workers * WORKER_CPUS + LEARNER_CPUS), "GPU": gpus}
 
 
 def require(needed: Mapping[str, float]) -> None:
-    """Raises ResourceError if the cluster has less than `needed` in total, however long one waits."""
-    total = ray.cluster_resources()
-    if any(total.get(name, 0.0) < amount for name, amount in needed.items()):
+    """Raises ResourceError if the cluster has less than `needed` in total, also once it has grown as far as it may."""
+    total, most = ray.cluster_resources(), nodes.most_resources()
+    if any(max(total.get(name, 0.0), most.get(name, 0.0)) < amount for name, amount in needed.items()):
         raise ResourceError("the cluster is too small for this run. " + resources_text(needed))
 
 

@@ -1,8 +1,9 @@
-"""Nodes that are about to go. Ray says so through a private interface, the one that Ray Train reads; it is used here alone."""
+"""Nodes that are about to go, and what a cluster may grow to: what Ray says through private interfaces, used here alone."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import ray
 from ray._private.state import state as cluster_state
@@ -19,7 +20,8 @@ class NodeWatch:
     """
 
     def __init__(self, *, enabled: bool) -> None:
-        self._enabled = enabled
+        # Ray's client, for drivers outside of the cluster, does not have it.
+        self._enabled = enabled and not ray.util.client.ray.is_connected()
         self._looked = 0.0
         self._known: set[str] = set()
 
@@ -43,6 +45,13 @@ class NodeWatch:
 def living() -> frozenset[str]:
     """Returns the ids of the cluster's nodes that are alive."""
     return frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])
+
+
+def most_resources() -> Mapping[str, float]:
+    """Returns what a cluster that grows by demand may have at most; nothing where it does not grow, or nobody says how far."""
+    if ray.util.client.ray.is_connected():
+        return {}
+    return cluster_state.get_max_resources_from_cluster_config() or {}
 
 
 def _seconds_left(deadline_ms: int) -> float | None:

@@ -18,6 +18,7 @@ class Host:
         actor: its handle.
         arrival: reference to its presence; None once that is known.
         since: when it was asked for, monotonic seconds.
+        outside: of its bundle, since that was on a node that is about to go.
         presence: once it is ready.
         reached: share -> the iteration that its environments in this process stand before.
     """
@@ -26,6 +27,7 @@ class Host:
     actor: Any
     arrival: Any
     since: float
+    outside: bool = False
     presence: Presence | None = None
     reached: dict[int, int] = field(default_factory=dict)
 
@@ -42,6 +44,8 @@ class Seat:
     Attributes:
         share: which environments.
         standpoint: of theirs, after the last fragment that was delivered.
+        bundle: of the run's placement group, for its process; None: that comes when there is room, and until then others do its work.
+        adopter: whose process does its work while it has none and needs none.
         host: their process, starting or ready; None between two attempts.
         attempts: that failed since then.
         next_start: when the next process may be started, monotonic seconds.
@@ -51,6 +55,8 @@ class Seat:
 
     share: Share
     standpoint: Standpoint
+    bundle: int | None
+    adopter: Host | None = None
     host: Host | None = None
     attempts: Attempts = field(default_factory=Attempts)
     next_start: float = 0.0

@@ -21,6 +21,8 @@ from distppo.runtime.actors import Gone, Lost, Share, Standpoint, Unreachable, W
 from distppo.runtime.deadline import Deadline
 from distppo.runtime.faults import Crash, FaultLog
 from distppo.runtime.orders import Host, Order, Seat
+from distppo.runtime.output import RunLogs
+from distppo.runtime.placement import LEARNER_BUNDLE, Placement
 from distppo.runtime.signals import StopRequested, StopSignal
 from distppo.types import EnvSpec, FaultEvent
 
@@ -38,6 +40,9 @@ class WorkerPool:
         env: its environment's spec, which that of every process must equal.
         shares: of the environments.
         standpoints: of the environments of each, before the first fragment.
+        placement: where they go.
+        reserved: workers that have a bundle there; the others come when there is room, and until then these do their work.
+        logs: for their output; None leaves it to Ray.
         faults: told what happens.
         stop: where it has been asked for, nothing is replaced any more.
 
@@ -51,22 +56,36 @@ class WorkerPool:
         env: EnvSpec,
         shares: Sequence[Share],
         standpoints: Sequence[Standpoint],
+        *,
+        placement: Placement,
+        reserved: int,
+        logs: RunLogs | None,
         faults: FaultLog,
         stop: StopSignal,
     ) -> None:
         self._config, self._env, self._policy, self._faults, self._stop = config, env, config.fault, faults, stop
-        self._actor_class: Any = ray.remote(WorkerActor).options(num_cpus=cluster.WORKER_CPUS, max_restarts=0, max_task_retries=0)
+        self._actor_class: Any = ray.remote(WorkerActor)
+        self._logs = logs
+        self._placement, self._elastic = placement, reserved < len(shares)
         self._deadline = Deadline(config.fault.collect_timeout)
         self._orders: list[Order] = []
         self._leaving: list[Host] = []
-        self.seats = [Seat(share, standpoint) for share, standpoint in zip(shares, standpoints, strict=True)]
+        self.seats = [
+            Seat(share, standpoint, bundle=LEARNER_BUNDLE + 1 + share.number if share.number < reserved else None)
+            for share, standpoint in zip(shares, standpoints, strict=True)
+        ]
         for seat in self.seats:
             self._start(seat)
 
     @property
     def missing(self) -> int:
-        """Shares without a process that is ready."""
-        return sum(not seat.ready for seat in self.seats)
+        """Workers with a bundle of their own whose process is not ready."""
+        return sum(not seat.ready for seat in self.seats if seat.bundle is not None)
+
+    @property
+    def present(self) -> int:
+        """Processes that can collect."""
+        return sum(seat.ready for seat in self.seats)
 
     def check(self) -> None:
         """Raises what keeps a share from ever being collected again."""
@@ -75,7 +94,8 @@ class WorkerPool:
                 raise seat.error
 
     def collect(self, snapshot: Any, iteration: int) -> list[Order]:
-        """Orders an iteration's fragments: one call a worker; the snapshot travels as an argument, once a node."""
+        """Orders an iteration's fragments: one call a share; the snapshot travels as an argument, once a node."""
+        self._share_out()
         return self._ordered([Order(seat, snapshot, iteration, seat.standpoint) for seat in self.seats])
 
     def evaluate(self, snapshot: Any, episodes: Sequence[list[int]]) -> list[Order]:
@@ -134,18 +154,28 @@ class WorkerPool:
             self._start(seat)
         return len(moving)
 
-    def make_room(self) -> None:
-        """Ends a process, for the learner to have its CPU, if another is there that can do its work."""
+    def make_room(self, bundle: int) -> int:
+        """Ends a process, for the learner to have its CPU, if another is there that can do its work.
+
+        Args:
+            bundle: of the learner's, in which it cannot start; the process gets it instead.
+
+        Returns:
+            The bundle in which the learner can.
+        """
         ready = [seat for seat in self.seats if seat.ready]
         if len(ready) < 2:
-            return
-        seat = ready[-1]
+            return bundle
+        seat = max(ready, key=lambda seat: (self._placement.usable(seat.bundle) and seat.bundle is not None, seat.share.number))
         assert seat.host is not None
         host, seat.host = seat.host, None
+        if seat.bundle is not None:
+            seat.bundle, bundle = bundle, seat.bundle
         seat.next_start = time.monotonic() + TAKEOVER_SECONDS
         self._faults.record("worker_away", host.name, "the learner needs a CPU", "its process was ended; others do its work")
         end(host.actor)
         self._take_back(host)
+        return bundle
 
     def close(self) -> None:
         """Kills every process."""
@@ -161,19 +191,51 @@ class WorkerPool:
         return orders
 
     def _start(self, seat: Seat) -> None:
-        actor = self._actor_class.remote(self._config, search_path())
-        seat.host = Host(seat.share.name, actor, actor.ready.remote(seat.share, seat.standpoint), time.monotonic())
+        outside = not self._placement.usable(seat.bundle)
+        role = f"worker-{seat.share.number}"
+        options = self._placement.options(role, None if outside else seat.bundle)
+        actor = self._actor_class.options(num_cpus=cluster.WORKER_CPUS, **options).remote(self._config, search_path(), role, self._logs)
+        seat.host = Host(seat.share.name, actor, actor.ready.remote(seat.share, seat.standpoint), time.monotonic(), outside)
         seat.host.reached[seat.share.number] = seat.standpoint.iteration
 
     def _start_due(self) -> None:
         for seat in self.seats:
-            if seat.host is None and seat.error is None and time.monotonic() >= seat.next_start:
+            host = seat.host
+            if host is not None and host.outside and not host.ready and self._placement.usable(seat.bundle):
+                end(host.actor)  # found no room elsewhere, and its bundle has moved to another node
                 self._start(seat)
+            elif host is None and seat.error is None and time.monotonic() >= seat.next_start:
+                self._start(seat)
+
+    def _share_out(self) -> None:
+        """Where workers may be missing: gives the shares without a process to those that are there, evenly and with few changes."""
+        hosts = [seat.host for seat in self.seats if seat.host is not None and seat.ready]
+        if not self._elastic or not hosts:
+            return
+        adopted: dict[Host, list[Seat]] = {host: [] for host in hosts}
+        homeless = []
+        for seat in (seat for seat in self.seats if not seat.ready):
+            if seat.adopter in adopted:
+                adopted[seat.adopter].append(seat)
+            else:
+                homeless.append(seat)
+        while homeless or max(map(len, adopted.values())) > min(map(len, adopted.values())) + 1:
+            seat = homeless.pop() if homeless else max(adopted.values(), key=len).pop()
+            self._leave_share(seat)
+            seat.adopter = min(hosts, key=lambda host: len(adopted[host]))
+            adopted[seat.adopter].append(seat)
+
+    def _leave_share(self, seat: Seat) -> None:
+        """Has the process that did a share's work close its environments."""
+        adopter, seat.adopter = seat.adopter, None
+        if adopter is not None and adopter.reached.pop(seat.share.number, None) is not None:
+            adopter.actor.release.remote(seat.share)
 
     def _hand_out(self) -> None:
         """Gives the work that nobody has to a process that can do it: its share's own, else one that is idle."""
         now = time.monotonic()
-        for order in self._orders:
+        # Where a process does several shares' work it begins with its own.
+        for order in sorted(self._orders, key=lambda order: not order.seat.ready):
             if order.host is None and now >= order.not_before and (host := self._host_for(order.seat, now)) is not None:
                 self._hand(order, host)
 
@@ -182,6 +244,11 @@ class WorkerPool:
             return seat.host
         if seat.attempts.contagious or now - (seat.host.since if seat.host else seat.next_start) < TAKEOVER_SECONDS:
             return None
+        if self._elastic:
+            if seat.adopter is None or all(other.host is not seat.adopter for other in self.seats):
+                seat.adopter = None
+                self._share_out()
+            return seat.adopter
         busy = [order.host for order in self._orders]
         idle = next((other.host for other in self.seats if other.ready and other.host not in busy), None)
         if idle is not None:
@@ -217,8 +284,11 @@ class WorkerPool:
                 self._give_up(seat, error)
                 continue
             host.presence = presence
+            if self._logs is not None:
+                self._logs.note(f"worker-{seat.share.number}", presence.output)
             if presence.answer != self._env:
                 self._give_up(seat, UserError(_difference(self._env, presence.answer)))
+            seat.adopter = None
             for other in self.seats:
                 if other is not seat and other.host is not None and other.host.reached.pop(seat.share.number, None) is not None:
                     other.host.actor.release.remote(seat.share)
@@ -263,7 +333,8 @@ class WorkerPool:
     def _delivered(self, order: Order) -> None:
         seat = order.seat
         if order.episodes is None:
-            self._deadline.measured(self._steps_of(seat), time.monotonic() - order.handed_at)
+            if order.host is seat.host:  # else it may have waited for the share of that process's own
+                self._deadline.measured(self._steps_of(seat), time.monotonic() - order.handed_at)
             if seat.standpoint.iteration == order.iteration:
                 seat.standpoint = Standpoint(order.iteration + 1, order.value.states)
         seat.attempts.succeeded()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -19,8 +20,11 @@ from distppo.runtime.backend import LearnerState, NodeLeaving, worker_failures
 from distppo.runtime.central import CentralLearner
 from distppo.runtime.cores import available_cores
 from distppo.runtime.faults import FaultLog
+from distppo.runtime.gauges import Gauges
 from distppo.runtime.nodes import NodeWatch, living
 from distppo.runtime.orders import Order
+from distppo.runtime.output import RunLogs
+from distppo.runtime.placement import Placement
 from distppo.runtime.pool import WorkerPool
 from distppo.runtime.processes import UpdateReport, share_envs, share_episodes
 from distppo.runtime.signals import StopSignal
@@ -40,6 +44,7 @@ class RayBackend:
         stop: asked during every wait.
         faults: told what happens to the processes.
         alone: the cluster that is used has been started on this machine for this run, by the caller.
+        directory: of the run, which its actors and placement group are named after and write their output into; None: there is none.
 
     Raises:
         ResourceError: the cluster cannot be joined, or is too small for this run.
@@ -60,37 +65,55 @@ class RayBackend:
         stop: StopSignal,
         faults: FaultLog,
         alone: bool = False,
+        directory: Path | None = None,
     ) -> None:
         self._stop, self._faults, self._startup_timeout = stop, faults, config.fault.startup_timeout
-        self._actors: list[CentralLearner | WorkerPool] = []
+        self._owned: list[CentralLearner | WorkerPool | Placement] = []
         self._save_first = False
         self._owns_ray = not ray.is_initialized()
         try:
             if self._owns_ray:
                 cluster.connect(config, env, address, stop)
-            self.num_workers = cluster.choose_workers(config)
-            self._needed = cluster.needed_resources(config, self.num_workers)
+            self.num_workers = int(cluster.choose_workers(config))
+            self._least = cluster.least_workers(config, self.num_workers)
+            self._needed = cluster.needed_resources(config, self._least)
             cluster.require(self._needed)
+            self._placement = Placement(config, self._least, name=directory.name if directory else "run", check=stop.check)
+            self._owned.append(self._placement)
+            self._gauges, self._batch_size = Gauges(self._placement.name), config.batch_size
             started_here = alone or (self._owns_ray and address is None)
             self._nodes = NodeWatch(enabled=not started_here)
             # On this machine the workers wait while the learner works, except in overlap mode.
             cores = available_cores() if started_here and config.rollout.mode == "sync" else cluster.LEARNER_CPUS
             shares = [Share(number, *envs) for number, envs in enumerate(share_envs(config.rollout.num_envs, self.num_workers))]
             standpoints = [Standpoint(first_iteration, part_of(states, share.first_env, share.num_envs)) for share in shares]
+            logs = None if directory is None else RunLogs.of(directory)
             self._learner = CentralLearner(
                 config,
                 env,
                 restored,
                 cores=cores,
                 gpus=self._needed["GPU"],
+                placement=self._placement,
+                logs=logs,
                 faults=faults,
                 stop=stop,
                 advance=self._advance,
                 make_room=self._make_room,
             )
-            self._actors.append(self._learner)
-            self._pool = WorkerPool(config, env, shares, standpoints, faults, stop)
-            self._actors.append(self._pool)
+            self._owned.append(self._learner)
+            self._pool = WorkerPool(
+                config,
+                env,
+                shares,
+                standpoints,
+                placement=self._placement,
+                reserved=self._least,
+                logs=logs,
+                faults=faults,
+                stop=stop,
+            )
+            self._owned.append(self._pool)
         except BaseException:
             self.close()
             raise
@@ -98,12 +121,19 @@ class RayBackend:
     @property
     def description(self) -> str:
         """Where the actors run, for people."""
-        nodes = sum(node["Alive"] for node in ray.nodes())
+        nodes = len(living())
         workers = f"{self.num_workers} worker{'s' if self.num_workers > 1 else ''}"
+        if self._least < self.num_workers:
+            workers = f"{self.present} of {self._least} to {workers}"
         return f"on Ray, {workers} and 1 learner, {nodes} node{'s' if nodes > 1 else ''}"
 
+    @property
+    def present(self) -> int:
+        """Worker processes that are there."""
+        return self._pool.present
+
     def wait_until_ready(self) -> None:
-        """Returns when every actor can work.
+        """Returns when every actor can work that the run does not start without.
 
         Raises:
             ResourceError: that was not so within `fault.startup_timeout` seconds.
@@ -115,7 +145,7 @@ class RayBackend:
             self._stop.check()
             self._pool.check()
             if time.monotonic() > deadline:
-                lacking = f"{missing} of {self.num_workers + 1} actors were not ready after {timeout:g} s (fault.startup_timeout). "
+                lacking = f"{missing} of {self._least + 1} actors were not ready after {timeout:g} s (fault.startup_timeout). "
                 raise ResourceError(lacking + cluster.resources_text(self._needed))
             self._pool.advance([] if self._learner.ready else [self._learner.host.arrival])
             self._learner.welcome()
@@ -173,10 +203,14 @@ class RayBackend:
         """Returns the learner's state after the last update."""
         return self._learner.state()
 
+    def show(self, row: Mapping[str, Any]) -> None:
+        """Sets the metrics that Ray exports."""
+        self._gauges.show(row, self._batch_size)
+
     def close(self) -> None:
         """Kills the actors and, if this run started it, the local cluster."""
-        actors, self._actors = self._actors, []
-        for each in actors:
+        owned, self._owned = self._owned, []
+        for each in reversed(owned):
             each.close()
         if self._owns_ray:
             ray.shutdown()
@@ -184,8 +218,8 @@ class RayBackend:
     def _advance(self, also: Sequence[Any]) -> bool:
         return self._pool.advance(also)
 
-    def _make_room(self) -> None:
-        self._pool.make_room()
+    def _make_room(self, bundle: int) -> int:
+        return self._pool.make_room(bundle)
 
     def _answers(self, orders: Sequence[Order], *, stoppable: bool = False, may_save: bool = False) -> list[Any]:
         """Returns the answers in order; raises the first failure without waiting for the others."""
@@ -210,7 +244,8 @@ class RayBackend:
             return
         draining = self._nodes.draining
         moved = 0
-        if living() - draining:
+        self._placement.leave(draining)
+        if self._placement.own and living() - draining:
             moved = self._pool.leave(draining) + self._learner.leave(draining)
         for node, seconds in new.items():
             when = "at some time" if seconds is None else f"in {seconds:.0f} s"

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from distppo.checkpoint import Checkpoint, list_checkpoints, load_for_resume
+from distppo.checkpoint.storage import Storage, is_url
 from distppo.config import Config, NetworkConfig, Overrides, apply_overrides, load_layers
 from distppo.config.dump import format_value
 from distppo.config.fields import FIELDS
@@ -22,7 +23,7 @@ from distppo.evaluation.restore import config_of, env_spec_of, snapshot_of
 from distppo.models.architecture import resolved_network
 from distppo.plugins import extend_search_path
 from distppo.runtime.boundary import Boundary, boundary_of, restored_text
-from distppo.runtime.run_directory import CONFIG_FILE, find_begun_run, free_name
+from distppo.runtime.run_directory import CONFIG_FILE, RUNS_ROOT, find_begun_run, free_name
 
 
 class Start(NamedTuple):
@@ -76,24 +77,28 @@ def resumed(reference: str, given: Overrides, named: Collection[str]) -> Start:
     """Takes config and directory from the checkpoint, then what was set explicitly.
 
     Args:
-        reference: of the run or checkpoint.
+        reference: of the run or checkpoint; the URL of a run on shared storage is copied to runs/ first.
         given: set explicitly.
         named: code that the user trusts, as `module:Name`.
 
     Raises:
         UserError: there is no such run, it cannot be gone on from with these settings, or it names code that the user has not.
     """
+    storage = None
+    if is_url(reference):
+        storage = reference.rstrip("/").rpartition("/")[0]
+        reference = str(Storage(reference).fetch(RUNS_ROOT))
     begun = find_begun_run(reference)
     if begun is not None:
         base, _ = load_layers([begun / CONFIG_FILE], check=False)
-        config = apply_overrides(_without_directory(base), given)
+        config = apply_overrides(_with_places(base, storage), given)
         require_named(config, named, source=begun / CONFIG_FILE)
         note = f"{begun} has no checkpoint yet: it starts from the beginning, with its own settings"
         directory = Path(config.run.directory or begun)
         return Start(config, directory, continued=not config.run.directory, checkpoint=None, boundary=Boundary(), notes=[note])
     checkpoint, problems = load_for_resume(reference)
     trained = config_of(checkpoint)
-    config = apply_overrides(_without_directory(trained), given)
+    config = apply_overrides(_with_places(trained, storage), given)
     _require_same_run(checkpoint, trained, config)
     require_named(config, named, source=checkpoint.path)
     snapshot_of(checkpoint)  # raises if the arrays do not fit the settings, before anything of their size is made
@@ -106,12 +111,16 @@ def resumed(reference: str, given: Overrides, named: Collection[str]) -> Start:
         directory = own if newest else free_name(own.with_name(f"{own.name}-from-{checkpoint.env_steps}"))
     boundary = boundary_of(checkpoint, config)
     notes = [*map(printable, problems), _restored_note(checkpoint, restored_text(boundary, config.rollout.num_envs), directory)]
+    if trained.run.storage is not None and config.run.storage is None:
+        was = printable(trained.run.storage)
+        notes.append(f"its checkpoints were copied to {was}; --set run.storage={was} goes on with that")
     continued = directory.resolve() == own.resolve()
     return Start(config, directory, continued=continued, checkpoint=checkpoint, boundary=boundary, notes=notes)
 
 
-def _without_directory(config: Config) -> Config:
-    return dataclasses.replace(config, run=dataclasses.replace(config.run, directory=None))
+def _with_places(config: Config, storage: str | None) -> Config:
+    """Returns the settings with the places that the user has named: a stranger's files do not say where to write."""
+    return dataclasses.replace(config, run=dataclasses.replace(config.run, directory=None, storage=storage))
 
 
 def _require_same_run(checkpoint: Checkpoint, trained: Config, asked: Config) -> None:

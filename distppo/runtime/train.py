@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from distppo.checkpoint import Checkpoint, CheckpointStore, best_checkpoint
 from distppo.config import Config, Overrides, dump_config
-from distppo.config.trust import named_code, trust_flags
+from distppo.config.trust import named_code, resume_flags
 from distppo.console import Display, make_display
 from distppo.envs import probe_env
 from distppo.errors import EnvFaultError, UserError
@@ -31,6 +31,7 @@ from distppo.runtime.run_directory import CONFIG_FILE, RunDirectory, new_run_dir
 from distppo.runtime.signals import StopRequested, StopSignal
 from distppo.runtime.start import Start, fresh, read_settings, resumed
 from distppo.runtime.trainer import Progress, Trainer
+from distppo.runtime.uploads import Uploads, open_uploads
 from distppo.types import EnvSpec
 
 
@@ -42,12 +43,14 @@ class TrainResult(NamedTuple):
         summary: what summary.json holds.
         signal: number of the signal that ended the run early, or None.
         code: the `module:Name`s in its settings, which have to be named again to go on with it.
+        storage: run.storage, which has to be named again too.
     """
 
     run_directory: Path
     summary: dict[str, Any]
     signal: int | None
     code: tuple[str, ...] = ()
+    storage: str | None = None
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -139,6 +142,7 @@ def _run(
         for note in start.notes:
             display.message(note)
         store = _opened(directory, config)
+        uploads = open_uploads(config, directory, continued=start.continued)
         parts = "the learner" if config.rollout.num_workers == 0 else "Ray, workers and learner"
         display.message(f"starting {parts} (longer the first time, when the learner's step is compiled)")
         began = time.perf_counter()
@@ -146,7 +150,8 @@ def _run(
         resumed_from = progress.env_steps if start.continued else None
         forwarder = Forwarder(config.metrics, directory, failed=lambda name, why: _logger_failed(faults, name, why), say=display.message)
         with (
-            _processes(start, env, cluster, progress.iteration, stop, faults) as backend,
+            _processes(start, directory, env, cluster, progress.iteration, stop, faults) as backend,
+            contextlib.closing(uploads) if uploads is not None else contextlib.nullcontext(),
             # Opened while the processes start: what TensorBoard's files need takes a second to import.
             RunWriter(
                 directory,
@@ -157,9 +162,9 @@ def _run(
         ):
             writer.event("started", env_steps=progress.env_steps, machine=machine_info(), notes=start.notes, origins=start.origins)
             faults.listen(lambda news: _tell(news, progress, writer, display, recorder))
-            with _told(progress, writer, display, store, recorder, named_code(config)):
+            with _told(progress, writer, display, store, recorder, resume_flags(named_code(config), config.run.storage)):
                 callbacks.attach(config, directory)
-                details = _train(start, env, backend, progress, writer, display, store, faults, callbacks)
+                details = _train(start, env, backend, progress, writer, display, store, uploads, faults, callbacks)
             details["wall_seconds"] = time.perf_counter() - began
             finished = progress.env_steps >= config.run.total_timesteps
             number = None if finished else stop.number
@@ -172,7 +177,7 @@ def _run(
             ended = "finished" if finished else "interrupted" if reason is None else "stopped"
             writer.event(ended, env_steps=progress.env_steps, signal=number, reason=reason)
             callbacks.call("on_end", summary, iteration=progress.iteration, env_steps=progress.env_steps)
-    return TrainResult(directory, summary, number, tuple(named_code(config)))
+    return TrainResult(directory, summary, number, tuple(named_code(config)), config.run.storage)
 
 
 def _opened(directory: Path, config: Config) -> CheckpointStore:
@@ -211,11 +216,11 @@ def _tell(news: News, progress: Progress, writer: RunWriter, display: Display, r
 
 @contextlib.contextmanager
 def _processes(
-    start: Start, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal, faults: FaultLog
+    start: Start, directory: Path, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal, faults: FaultLog
 ) -> Iterator[Backend | None]:
     """Starts workers and learner, without waiting for them, and ends them on every path; yields None if asked to stop before."""
     try:
-        backend = _backend(start, env, cluster, first_iteration, stop, faults)
+        backend = _backend(start, directory, env, cluster, first_iteration, stop, faults)
     except StopRequested:
         backend = None
     try:
@@ -227,7 +232,7 @@ def _processes(
 
 @contextlib.contextmanager
 def _told(
-    progress: Progress, writer: RunWriter, display: Display, store: CheckpointStore, recorder: FlightRecorder, code: Collection[str]
+    progress: Progress, writer: RunWriter, display: Display, store: CheckpointStore, recorder: FlightRecorder, flags: str
 ) -> Iterator[None]:
     """Notes an error of the block, its flight record, and where one can go on from."""
     try:
@@ -241,7 +246,7 @@ def _told(
         if dump is not None:
             display.message(f"flight record: {dump}; the command replay steps to the fault")
         if (latest := store.latest()) is not None:
-            kept = f"the last checkpoint is {latest.path}, --resume {store.run_directory}{trust_flags(code)} goes on from it"
+            kept = f"the last checkpoint is {latest.path}, --resume {store.run_directory}{flags} goes on from it"
             display.message(f"ended by an error at {progress.env_steps:,} env steps; {kept}")
         raise
 
@@ -254,6 +259,7 @@ def _train(
     writer: RunWriter,
     display: Display,
     store: CheckpointStore,
+    uploads: Uploads | None,
     faults: FaultLog,
     callbacks: Callbacks,
 ) -> dict[str, Any]:
@@ -282,6 +288,7 @@ def _train(
         faults=faults,
         callbacks=callbacks,
         boundary=start.boundary,
+        uploads=uploads,
         saved=saved,
     )
     training = time.perf_counter()
@@ -295,7 +302,9 @@ def _train(
     }
 
 
-def _backend(start: Start, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal, faults: FaultLog) -> Backend:
+def _backend(
+    start: Start, directory: Path, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal, faults: FaultLog
+) -> Backend:
     restored, states = learner_state_of(start.checkpoint) if start.checkpoint else None, start.boundary.states
     if start.config.rollout.num_workers == 0:
         return LocalBackend(start.config, env, first_iteration=first_iteration, restored=restored, states=states, stop=stop)
@@ -311,6 +320,7 @@ def _backend(start: Start, env: EnvSpec, cluster: Address | None, first_iteratio
         address=cluster,
         stop=stop,
         faults=faults,
+        directory=directory,
     )
 
 

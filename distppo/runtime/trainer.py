@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from distppo.checkpoint import CheckpointStore
@@ -21,6 +22,7 @@ from distppo.runtime.callbacks import CallbackFailed, Callbacks
 from distppo.runtime.faults import FaultLog
 from distppo.runtime.processes import UpdateReport
 from distppo.runtime.signals import StopRequested
+from distppo.runtime.uploads import Uploads
 from distppo.types import EnvSpec, Receipt
 
 
@@ -77,6 +79,7 @@ class Trainer:
         faults: where those that the trainer notices, and that workers and learner tell of, are counted.
         callbacks: of the user's.
         boundary: where the first iteration begins.
+        uploads: to shared storage, if there is any.
         saved: whether the store holds `progress` already.
     """
 
@@ -93,6 +96,7 @@ class Trainer:
         faults: FaultLog,
         callbacks: Callbacks,
         boundary: Boundary,
+        uploads: Uploads | None,
         saved: bool,
     ) -> None:
         self.progress = progress
@@ -106,7 +110,10 @@ class Trainer:
         self._seconds_before, self._steps_before = progress.seconds, progress.env_steps
         self._saved_at = progress.iteration if saved else None
         self._unsaved: str | None = None
-        self._failed_saves = 0
+        self._failed_saves = self._failed_uploads = 0
+        self._uploads = uploads
+        self._to_upload: Path | None = None
+        self._told_of = progress.iteration
 
     def run(self) -> None:
         """Trains to total_timesteps, or until asked to stop. Either way the last finished iteration is checkpointed.
@@ -127,6 +134,10 @@ class Trainer:
             self._save()
             if self._unsaved is not None:
                 raise UserError(f"training has reached its end, but: {self._unsaved}")
+            self._finish_uploads()
+            if self._failed_uploads:
+                assert self._uploads is not None
+                raise UserError(f"training has reached its end, but its last checkpoint could not be copied to {self._uploads.url}")
 
     def _loop(self) -> None:
         config, backend, progress, timer = self._config, self._backend, self.progress, self._timer
@@ -219,6 +230,7 @@ class Trainer:
         """Checkpoints the state after the last update, unless the learner has gone too."""
         try:
             self._save()
+            self._finish_uploads()
         except CallbackFailed:
             raise
         except (UserError, StopRequested) as error:
@@ -242,6 +254,8 @@ class Trainer:
                 return
         self._unsaved, self._failed_saves = None, 0
         self._saved_at = progress.iteration
+        self._to_upload = path
+        self._upload()
         self._writer.event("checkpoint", env_steps=progress.env_steps, path=str(path), best=best)
         self._call("on_checkpoint", path, best)
 
@@ -253,6 +267,37 @@ class Trainer:
             raise UserError(f"{self._failed_saves} checkpoints in a row could not be saved (fault.max_checkpoint_failures {limit}): {why}")
         done = f"the one before is kept; failure {self._failed_saves} in a row, {limit} are put up with (fault.max_checkpoint_failures)"
         self._faults.record("checkpoint_failed", str(self._store.directory), why, done)
+
+    def _upload(self) -> None:
+        """Has the newest checkpoint copied as soon as its iteration's row is written, since the rows go with it."""
+        if self._uploads is not None and self._to_upload is not None and self._told_of == self.progress.iteration:
+            self._uploads.put(self._to_upload)
+            self._to_upload = None
+            self._heed_uploads(self._uploads)
+
+    def _heed_uploads(self, uploads: Uploads) -> None:
+        """The run directory has everything; that it cannot be copied for long is a reason to stop, as a full disk is."""
+        limit = self._config.fault.max_checkpoint_failures
+        for why in uploads.results():
+            self._failed_uploads = 0 if why is None else self._failed_uploads + 1
+            if why is None:
+                continue
+            if self._failed_uploads > limit:
+                raise UserError(
+                    f"{self._failed_uploads} checkpoints in a row could not be copied to {uploads.url} (fault.max_checkpoint_failures "
+                    f"{limit}): {why}"
+                )
+            done = f"it is in {self._store.directory}; failure {self._failed_uploads} in a row, {limit} are put up with"
+            self._faults.record("checkpoint_failed", uploads.url, why, f"{done} (fault.max_checkpoint_failures)")
+
+    def _finish_uploads(self) -> None:
+        """Waits for the last checkpoint to reach the shared storage."""
+        if self._uploads is None:
+            return
+        finished = self._uploads.finish()
+        self._heed_uploads(self._uploads)
+        if not finished:
+            self._display.message(f"warning: the last checkpoint has not reached {self._uploads.url}; it is in {self._store.directory}")
 
     def _report(self, report: UpdateReport, evaluation: dict[str, float]) -> dict[str, Any]:
         """Writes and shows the iteration's row, and returns it."""
@@ -274,7 +319,7 @@ class Trainer:
             "time/other": max(0.0, seconds - math.fsum(phases.values())),
             "rollout/episodes": len(report.episodes),
             **report.metrics,
-            "dist/workers": self._backend.num_workers,
+            "dist/workers": self._backend.present,
             "dist/worker_seconds_min": min(workers),
             "dist/worker_seconds_mean": math.fsum(workers) / len(workers),
             "dist/worker_seconds_max": max(workers),
@@ -288,6 +333,9 @@ class Trainer:
             row["rollout/ep_len_mean"] = progress.episodes.mean_length
         self._writer.row(row)
         self._display.iteration(row)
+        self._backend.show(row)
+        self._told_of = progress.iteration
+        self._upload()
         return row
 
 

@@ -64,7 +64,7 @@ def test_help_of_train_shows_the_schemas_meaning_and_default_of_every_flag(capsy
         "(default: HalfCheetah-v4)",
         "(default: 0.0003)",
         "Env steps",
-        "--resume [latest|RUN|PATH]",
+        "--resume [latest|RUN|PATH|URL]",
     ):
         assert text in shown
 

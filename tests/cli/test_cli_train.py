@@ -34,7 +34,7 @@ def install(monkeypatch: pytest.MonkeyPatch, train: Callable[..., Any]) -> None:
 
 
 def result(signal_number: int | None = None) -> SimpleNamespace:
-    return SimpleNamespace(run_directory=Path("runs/a b"), summary=SUMMARY, signal=signal_number, code=())
+    return SimpleNamespace(run_directory=Path("runs/a b"), summary=SUMMARY, signal=signal_number, code=(), storage=None)
 
 
 def test_without_arguments_the_default_is_trained(calls: list[dict[str, Any]]) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from distppo.config import Config, Plugin, config_from_dict, config_to_dict, dump_config, explain_config, load_config, load_layers
 from distppo.config.fields import FIELDS, Field
 from distppo.config.load import flattened
+from distppo.config.schema import WorkerRange
 from distppo.config.sources import from_texts
 
 TRICKY = [
@@ -64,6 +65,7 @@ def values_of(field: Field) -> st.SearchStrategy[Any]:
     by_kind = {
         bool: st.booleans(),
         int: whole,
+        WorkerRange: whole,
         float: number,
         str: st.sampled_from(field.choices) if field.choices else text,
         tuple: st.lists(whole, max_size=4).map(tuple),
@@ -79,7 +81,10 @@ def configs(draw: st.DrawFn) -> Config:
     values = {key: draw(values_of(field)) for key, field in FIELDS.items()}
     size, steps = draw(st.integers(2, 1000)), draw(st.integers(1, 50))
     values |= {"ppo.mini_batch_size": size, "rollout.num_steps": size * steps, "learner.step": draw(st.sampled_from(["auto", "torch"]))}
-    values |= {"rollout.num_envs": draw(st.integers(8, 100)), "rollout.num_workers": draw(st.none() | st.integers(0, 8))}
+    values |= {
+        "rollout.num_envs": draw(st.integers(8, 100)),
+        "rollout.num_workers": draw(st.none() | st.integers(0, 8) | st.builds(WorkerRange, st.integers(4, 8), st.integers(1, 4))),
+    }
     convolutions = draw(st.integers(1, 4))
     values |= {f"network.{name}": draw(st.tuples(*[st.integers(1, 64)] * convolutions)) for name in ("channels", "kernels", "strides")}
     own = draw(st.sampled_from([None, "my_networks:Net", "a.b:C"]))

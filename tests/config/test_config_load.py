@@ -13,7 +13,7 @@ from distppo.config.coerce import PlainText
 from distppo.config.fields import FIELDS
 from distppo.config.load import flattened
 from distppo.config.overrides import Assignment
-from distppo.config.schema import PPOConfig
+from distppo.config.schema import PPOConfig, WorkerRange
 from distppo.errors import ConfigError
 
 
@@ -85,6 +85,8 @@ SPELLINGS = [
     ("normalization.observations", "yes", True),
     ("rollout.num_workers", "auto", None),
     ("rollout.num_workers", "0", 0),
+    ("rollout.num_workers", "2-8", WorkerRange(8, 2)),
+    ("rollout.num_workers", " 1 - 0_4", WorkerRange(4, 1)),
     ("learner.threads", "auto", None),
     ("network.hidden_sizes", "[]", ()),
     ("network.hidden_sizes", "[256, 128]", (256, 128)),
@@ -164,7 +166,9 @@ WRONG_VALUES = [
     ("ppo.target_kl", "never", "ppo.target_kl must be a number or off, got 'never'"),
     ("ppo.lr_schedule", "liner", "ppo.lr_schedule must be constant or linear or cosine or kl, got 'liner' - did you mean linear?"),
     ("rollout.mode", "off", "rollout.mode must be sync or overlap, got 'off'"),
-    ("rollout.num_workers", "off", "rollout.num_workers must be a whole number or auto, got 'off'"),
+    ("rollout.num_workers", "off", "rollout.num_workers must be a whole number, or a range as in 2-8 or auto, got 'off'"),
+    ("rollout.num_workers", "8-2", "rollout.num_workers must be a range from 1 or more to as many or more, as in 2-8, got '8-2'"),
+    ("rollout.num_workers", "0-2", "rollout.num_workers must be a range from 1 or more to as many or more, as in 2-8, got '0-2'"),
     ("normalization.observations", "maybe", "normalization.observations must be true or false, got 'maybe'"),
     ("network.hidden_sizes", "[64, wide]", "network.hidden_sizes must be whole numbers, as in [64, 64] or auto, got"),
     ("network.hidden_sizes", "[64, 0]", "network.hidden_sizes must be at least 1, got 0"),

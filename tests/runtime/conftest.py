@@ -76,6 +76,7 @@ def shared_ray() -> Iterator[Any]:
             log_to_driver=False,
             logging_level=logging.ERROR,
             object_store_memory=2**28,
+            _system_config={"metrics_report_interval_ms": 1000},
         )
     yield ray
     ray.shutdown()

@@ -126,6 +126,49 @@ def test_connections_that_break_are_made_again_and_nothing_is_replaced(
     assert_equal(run, undisturbed)
 
 
+SIXTY = ("--set", "rollout.num_steps=32", "--total-timesteps", str(60 * 128))
+
+
+def test_workers_come_and_go_over_three_nodes_and_change_no_bit(
+    nodes: Nodes, started: Callable[..., Any], launch: Callable[..., Any], small_file: str, tmp_path: Path
+) -> None:
+    """A node is lost without grace and another added; counts are exact, and the parameters those of a run of three on one node."""
+    settings = ("--config", small_file, *SIXTY, "--set", "cluster.placement=spread", "fault.restart_backoff=0.1")
+    once = launch("train", *settings, "--num-workers", "3", "--run-dir", "once")
+    assert once.returncode == 0, once.stderr
+    nodes.ask("add 1")
+    nodes.ask("add 1")
+    run = tmp_path / "run"
+    driver = started("train", *settings, *SLOWED, "--num-workers", "1-3", "--run-dir", "run", "--address", nodes.address)
+    wait_until(lambda: rows_of(run) and rows_of(run)[-1]["dist/workers"] == 3, SECONDS, "three workers")
+    assert len(set(json.loads(nodes.ask("actors")).values())) == 3, "they are on all nodes"
+    nodes.ask("lose")
+    wait_until(lambda: rows_of(run)[-1]["dist/workers"] < 3, SECONDS, "the others go on without it")
+    nodes.ask("add 1")
+    wait_until(lambda: rows_of(run)[-1]["dist/workers"] == 3, SECONDS, "three workers again")
+    assert driver.wait(SECONDS) == 0, (tmp_path / "stderr").read_text()
+    assert [row["time/total_timesteps"] for row in rows_of(run)] == [128 * (k + 1) for k in range(60)]
+    assert {row["dist/obs_count"] - row["time/total_timesteps"] for row in rows_of(run)} == {0}
+    assert_equal(run, tmp_path / "once")
+
+
+@pytest.mark.parametrize("wanted", ["spot", "on-demand"])
+def test_the_learner_goes_where_its_label_is(
+    nodes: Nodes, started: Callable[..., Any], small_file: str, tmp_path: Path, wanted: str
+) -> None:
+    """On-demand nodes are preferred for it where there are any, or those that are asked for."""
+    label = "ray.io/market-type"
+    there = {kind: nodes.ask(f"add 2 {label}={kind}") for kind in ("spot", "on-demand")}
+    asked = ("--set", f"cluster.learner_label={label}={wanted}") if wanted == "spot" else ()
+    driver = started("train", "--config", small_file, *SLOWED, "--num-workers", "1", *asked, "--run-dir", "run", "--address", nodes.address)
+    places = wait_until(lambda: json.loads(nodes.ask("actors")), SECONDS, "actors")
+    learner = wait_until(
+        lambda: next((node for name, node in json.loads(nodes.ask("actors")).items() if "/learner" in name), None), SECONDS, "the learner"
+    )
+    assert learner == there[wanted] and all(name.startswith("run-") for name in places)
+    assert driver.wait(SECONDS) == 0, (tmp_path / "stderr").read_text()
+
+
 def test_a_draining_node_gets_no_new_work_and_a_checkpoint_is_saved(
     nodes: Nodes,
     started: Callable[..., Any],
@@ -136,14 +179,17 @@ def test_a_draining_node_gets_no_new_work_and_a_checkpoint_is_saved(
 ) -> None:
     """Row 7: noticed within 5 s, processes move, the state is saved before the deadline, and the result is that of an undisturbed run."""
     nodes.ask("add 1")
-    nodes.ask("add 1")
+    leaving = nodes.ask("add 1")
     run = tmp_path / "run"
-    driver = started("train", "--config", small_file, *TWO, "--total-timesteps", "768", "--address", nodes.address)
+    spread = ("--set", "cluster.placement=spread")
+    driver = started("train", "--config", small_file, *TWO, *spread, "--total-timesteps", "1280", "--address", nodes.address)
     wait_until(lambda: len(rows_of(run)) >= 2, 30, "two iterations")
+    assert leaving in json.loads(nodes.ask("actors")).values()
     assert nodes.ask("drain 60") == "draining"
     began = time.monotonic()
     wait_until(lambda: any(event.get("what") == "node_draining" for event in read_events(run)), 5, "the driver has noticed")
     recovery(seconds=time.monotonic() - began, what="until a draining node is noticed")
     wait_until(lambda: list_checkpoints(run), 30, "a checkpoint")
+    wait_until(lambda: leaving not in json.loads(nodes.ask("actors")).values(), SECONDS, "nothing of the run is on it any more")
     assert driver.wait(SECONDS) == 0, (tmp_path / "stderr").read_text()
     assert_equal(run, undisturbed)
