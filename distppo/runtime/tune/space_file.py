@@ -18,7 +18,7 @@ from distppo.runtime.tune.space import DISTRIBUTIONS, Parameter, Settings, Space
 MODES = ("max", "min")
 DEFAULT_METRIC = "rollout/ep_rew_mean"
 PARTS = ("metric", "mode", "space", "stop", "asha", "pbt")
-SAME_FOR_ALL = {"env.id", "rollout.num_workers", "run", "evaluation", "fault", "metrics"}
+SAME_FOR_ALL = {"env.id", "rollout.num_workers", "run", "evaluation", "fault", "learner", "metrics"}
 """Settings, and sections of them, that trials are compared at or that decide nothing about learning."""
 
 
