@@ -70,6 +70,8 @@ def _new(parser: Parser, arguments: argparse.Namespace) -> tuple[Request, Record
     if arguments.space is None:
         parser.error("--space is missing: a file that says what to search, such as configs/tune/quick.yaml")
     config, _ = read_setting_flags(arguments)
+    if arguments.num_workers is not None:
+        parser.error(f"--num-workers {shortened(arguments.num_workers)}: of a trial it is --workers-per-trial")
     from distppo.runtime.run_directory import RUNS_ROOT
     from distppo.runtime.tune.records import Records
     from distppo.runtime.tune.request import DEFAULT_TRIALS, DEFAULT_WORKERS, Request

@@ -143,8 +143,8 @@ def _fit(request: Request, records: Records, directory: Path, stop: StopSignal, 
             num_samples=len(numbers) if searcher else 1,
             # A population is alive as a whole and takes turns; how many train at a time is then a matter of CPUs.
             max_concurrent_trials=None if request.scheduler == "pbt" else _concurrent(request),
-            # A population's trials move often: their processes stay. Others end with their trial, as its run does.
-            reuse_actors=request.scheduler == "pbt",
+            # The next trial gets the process of one that has ended, with everything imported already.
+            reuse_actors=True,
             trial_name_creator=lambda trial: trial_name(trial.config[NUMBER]),
             trial_dirname_creator=lambda trial: trial_name(trial.config[NUMBER]),
         ),

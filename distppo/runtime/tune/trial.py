@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import time
@@ -128,7 +129,8 @@ class TrainingTrial(Trainable):
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Ends the run, so that this process can serve another trial, or this one with other settings."""
-        self._finish()
+        with contextlib.suppress(UserError):  # of a trial whose reports are all in, and which is not the next one's to answer for
+            self._finish()
         self.setup(new_config)
         return True
 
