@@ -11,7 +11,7 @@ import pytest
 from distppo.cli import main
 from distppo.runtime.tune.request import SCHEDULERS
 from distppo.runtime.tune.space import DISTRIBUTIONS
-from distppo.runtime.tune.space_file import PARTS, SAME_FOR_ALL, read_search_space
+from distppo.runtime.tune.space_file import PARTS, SAME_FOR_ALL, SECTIONS, read_search_space
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "tuning.md").read_text()
@@ -39,4 +39,4 @@ def test_the_space_it_shows_is_one(tmp_path: Path) -> None:
 def test_what_there_is_is_described() -> None:
     rows = set(re.findall(r"^\| `(\w+)", PAGE, flags=re.MULTILINE))
     assert set(SCHEDULERS) | set(DISTRIBUTIONS) <= rows
-    assert all(f"`{name}`" in PAGE for name in SAME_FOR_ALL if name != "rollout.num_workers")
+    assert all(f"`{name}`" in PAGE for name in (*SECTIONS, *SAME_FOR_ALL))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from distppo.cli.parser import Parser
 from distppo.cli.settings import add_setting_flags, add_trust_flag, read_setting_flags
 from distppo.config.suggest import shortened
-from distppo.config.trust import named_code, require_named, trust_flags
+from distppo.config.trust import require_trusted, trust_flags
 
 if TYPE_CHECKING:
     from distppo.runtime.tune.records import Records
@@ -52,8 +52,9 @@ def closing_lines(result: SearchResult, program: str) -> list[str]:
     from distppo.runtime.tune.records import FAILED as FAILED_STATE
 
     records, directory = result.records, shlex.quote(str(result.records.directory))
+    go_on = f"continue with:   {program} --resume {directory}{trust_flags(records.code)}"
     if not records.by_number:
-        return [f"interrupted before the first trial; continue with:   {program} --resume {directory}"]
+        return ["interrupted before the first trial", go_on]
     lines = ["", *records.table(), "", f"results:         {directory}/{RESULTS_FILE}, {TABLE_FILE}"]
     lines.append(draw(records))
     if records.best is not None:
@@ -62,7 +63,7 @@ def closing_lines(result: SearchResult, program: str) -> list[str]:
     if failed := records.count(FAILED_STATE):
         lines.append(f"failed:          {failed} of {len(records.by_number)} trials; why is in {RESULTS_FILE}")
     if not records.complete:
-        lines.append(f"continue with:   {program} --resume {directory}{trust_flags(named_code(records.request.config))}")
+        lines.append(go_on)
     return lines
 
 
@@ -99,7 +100,7 @@ def _continued(parser: Parser, arguments: argparse.Namespace) -> tuple[Request, 
     for name in ("space", "scheduler", "search"):
         if getattr(arguments, name) is not None:
             parser.error(f"--{name} {getattr(arguments, name)}: a search that is continued has its own; leave it out")
-    given, overrides = read_setting_flags(arguments, check=False)
+    _, overrides = read_setting_flags(arguments, check=False)
     if overrides.settings:
         parser.error(f"{overrides.settings[0].origin}: a search that is continued has its own settings; leave it out")
     from distppo.config import load_config
@@ -109,11 +110,9 @@ def _continued(parser: Parser, arguments: argparse.Namespace) -> tuple[Request, 
     from distppo.runtime.tune.space_file import read_search_space
 
     directory = find_search(arguments.resume, RUNS_ROOT)
-    config = load_config(directory / CONFIG_FILE)
-    require_named(config, {*arguments.trust, *named_code(given)}, source=directory / CONFIG_FILE)
     stored = read_results(directory)
     request = Request(
-        config,
+        load_config(directory / CONFIG_FILE),
         read_search_space(directory / SPACE_FILE),
         directory / SPACE_FILE,
         max(arguments.trials or stored.trials, len(stored.records)),
@@ -123,8 +122,10 @@ def _continued(parser: Parser, arguments: argparse.Namespace) -> tuple[Request, 
         arguments.max_concurrent,
         arguments.address,
     )
+    records = Records(request, directory, stored.records)
+    require_trusted(records.code, arguments.trust, source=directory)
     _require_sound(request)
-    return request, Records(request, directory, stored.records), directory
+    return request, records, directory
 
 
 def _require_sound(request: Request) -> None:

@@ -64,6 +64,7 @@ def test_asha_stops_the_worse_trials_and_the_best_trains_on(project: Path, share
         assert [row["trial"] for row in csv.DictReader(file)] == [f"trial_{record['number']:03d}" for record in ranked]
     assert re.search(rf"\n +{ranked[0]['number']} +\S+ +1,024 +finished", output) and "Ray" not in output
     best = load_config("search/best.yaml")
+    assert best.run.directory is None and best.rollout.num_workers == 0, "as configured, but for what was found"
     assert best.ppo.learning_rate == ranked[0]["settings"]["ppo.learning_rate"]
     assert not Path("search/ray").exists(), "nothing of Tune's stays, its pickles least of all"
     assert main(["train", "--config", "search/best.yaml", "--total-timesteps", "128", "--run-dir", "run", "--no-progress"]) == 0
@@ -154,6 +155,23 @@ def test_what_goes_on_is_found_and_has_its_own_settings(project: Path, capsys: p
     ):
         assert main(["tune", *argv]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_search_of_a_stranger_s_loads_nothing_by_its_own_word(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Code that its configuration, its space or a trial's settings name is named by the user, too."""
+    search = project / "search"
+    search.mkdir()
+    (search / "config.yaml").write_text(dump_config(load_config(overrides=SMALL)))
+    (search / "space.yaml").write_text("space: {network: {class: {choice: [off, 'theirs:Net']}}}\n")
+    record = {"number": 0, "settings": {"network.class": "others:Net"}}
+    content = {"trials": 2, "workers_per_trial": 0, "scheduler": "none", "search": "random", "records": [record]}
+    (search / "results.json").write_text(json.dumps(content))
+    assert main(["tune", "--resume", "search"]) == 2
+    error = capsys.readouterr().err
+    assert "search names code that would be imported" in error and "--trust theirs:Net --trust others:Net" in error
+    (search / "results.json").write_text(json.dumps(content | {"records": [{"number": -1, "settings": {}}]}))
+    assert main(["tune", "--resume", "search"]) == 2
+    assert "results.json is damaged" in capsys.readouterr().err
 
 
 @pytest.mark.slow

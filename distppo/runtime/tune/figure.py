@@ -58,5 +58,6 @@ def _curve(records: Records, record: Record) -> tuple[Sequence[float], Sequence[
     path = records.directory / record.name / METRICS_FILE
     metric = records.request.found.metric
     rows = read_metrics(path) if path.exists() else []
-    points = [(row[STEPS], row[metric]) for row in rows if row.get(metric) is not None and math.isfinite(row[metric])]
+    values = [(row[STEPS], row.get(metric)) for row in rows]
+    points = [(float(x), float(y)) for x, y in values if x is not None and y is not None and math.isfinite(y)]
     return [x for x, _ in points], [y for _, y in points]

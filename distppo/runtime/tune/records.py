@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -18,7 +19,7 @@ from distppo.errors import UserError
 from distppo.files import open_regular, write_atomic
 from distppo.metrics.keys import STEPS
 from distppo.runtime.run_directory import CONFIG_FILE
-from distppo.runtime.tune.request import SCHEDULERS, SEARCHES, Request, trial_config
+from distppo.runtime.tune.request import SCHEDULERS, SEARCHES, Request, code_in, trial_config
 from distppo.runtime.tune.space import Settings
 from distppo.runtime.tune.space_file import restored_settings
 from distppo.strict_json import parse_strictly
@@ -99,6 +100,11 @@ class Records:
         return ranked[0] if ranked and ranked[0].score is not None else None
 
     @property
+    def code(self) -> dict[str, str]:
+        """Every `module:Name` that its trials load or could load, and its key."""
+        return code_in(self.request, [record.settings for record in self.by_number.values()])
+
+    @property
     def complete(self) -> bool:
         """Whether nothing is left to do."""
         return len(self.by_number) >= self.request.trials and all(record.state != RUNNING for record in self.by_number.values())
@@ -161,7 +167,9 @@ class Records:
             f"# {best.name} of {self.directory.name}: {self.request.found.metric} {best.score} at {best.env_steps:,} env steps{changed}.",
             *(f"#     {key}: {setting_text(key, value)}" for key, value in best.settings.items()),
         ]
-        return "\n".join(lines) + "\n\n" + dump_config(trial_config(self.request.config, best.settings))
+        config = self.request.config
+        anywhere = dataclasses.replace(config, run=dataclasses.replace(config.run, directory=None))
+        return "\n".join(lines) + "\n\n" + dump_config(trial_config(anywhere, best.settings))
 
     def _write(self, name: str, text: str) -> None:
         try:

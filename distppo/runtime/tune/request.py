@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distppo.config import Config, Overrides, Setting, apply_overrides
-from distppo.config.overrides import Problem, raise_problems
+from distppo.config import Config, Overrides, Setting, apply_overrides, load_layers
+from distppo.config.overrides import Assignment, Problem, raise_problems
+from distppo.config.trust import named_code
 from distppo.errors import ConfigError, UserError
 from distppo.runtime.cores import available_cores
 from distppo.runtime.tune.space import Parameter
@@ -84,6 +85,16 @@ def trial_config(config: Config, settings: Mapping[str, Any], places: Mapping[st
     """
     given = tuple(Setting(key, value, (places or {}).get(key, "")) for key, value in settings.items())
     return apply_overrides(config, Overrides(given))
+
+
+def code_in(request: Request, settings: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Returns every `module:Name` that trials could load, and its key: of the config, the space's choices and the settings of trials."""
+    found = named_code(request.config)
+    chosen = [{parameter.key: value} for parameter in request.found.space.parameters for value in parameter.values]
+    for each in (*chosen, *settings):
+        assignments = [Assignment(key, value, "") for key, value in each.items()]
+        found |= named_code(load_layers(assignments=assignments, base=request.config, check=False)[0])
+    return found
 
 
 def is_mutable(key: str) -> bool:

@@ -17,6 +17,8 @@ from distppo.runtime.tune.records import RUNNING, Record, Records
 from distppo.runtime.tune.request import Request, is_mutable
 from distppo.runtime.tune.trial import NUMBER, SETTINGS, settings_of
 
+_NOBODY: Any = None
+"""The controller of Tune's when reports of the past are gone through, which ASHA does not look at."""
 _EXPLORATIONS = 2**31
 """Number of the stream that a population's variations are drawn from; trials have those below."""
 
@@ -45,8 +47,8 @@ class Halving(AsyncHyperBandScheduler):
         self._records = records
         for record in list(records.by_number.values()):
             if record.state != RUNNING:
-                past = SimpleNamespace(trial_id=record.name)
-                super().on_trial_add(None, past)
+                past: Any = SimpleNamespace(trial_id=record.name)
+                super().on_trial_add(_NOBODY, past)
                 self._recall(past, record)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
@@ -60,7 +62,7 @@ class Halving(AsyncHyperBandScheduler):
         metric = self._records.request.found.metric
         for row in _rows(self._records.directory / record.name):
             if row.get(metric) is not None and row[STEPS] < self._records.request.config.run.total_timesteps:
-                super().on_trial_result(None, trial, dict(row))
+                super().on_trial_result(_NOBODY, trial, dict(row))
 
 
 def _rows(directory: Path) -> Sequence[Mapping[str, Any]]:

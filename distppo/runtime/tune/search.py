@@ -98,6 +98,7 @@ def _run(request: Request, records: Records, directory: Path, env: Any, address:
     from distppo.runtime import cluster
 
     started = not ray.is_initialized()
+    shutil.rmtree(directory / TUNE_DIRECTORY, ignore_errors=True)  # of a search that was killed
     try:
         if started:
             cluster.connect(request.base, env, address, stop, runs=request.places)

@@ -18,8 +18,10 @@ from distppo.runtime.tune.space import DISTRIBUTIONS, Parameter, Settings, Space
 MODES = ("max", "min")
 DEFAULT_METRIC = "rollout/ep_rew_mean"
 PARTS = ("metric", "mode", "space", "stop", "asha", "pbt")
-SAME_FOR_ALL = {"env.id", "rollout.num_workers", "run", "evaluation", "fault", "learner", "metrics"}
-"""Settings, and sections of them, that trials are compared at or that decide nothing about learning."""
+SECTIONS = ("env", "rollout", "ppo", "network", "normalization")
+"""What can be searched; the others say how long and how trials are compared, or decide nothing about learning."""
+SAME_FOR_ALL = ("env.id", "rollout.num_workers")
+"""Settings of these sections that trials have in common as well."""
 
 
 class Limit(NamedTuple):
@@ -151,7 +153,7 @@ class _Reader:
             found = find_field(key)
             if found is None:
                 _refuse(node, unknown_key(key).message)
-            if key in SAME_FOR_ALL or found[0].section in SAME_FOR_ALL:
+            if key in SAME_FOR_ALL or found[0].section not in SECTIONS:
                 instead = "--workers-per-trial sets it" if key == "rollout.num_workers" else "set it with --config or --set"
                 _refuse(node, f"{key} is the same for all trials; {instead}")
             if found[0].kind is dict and found[1] is None and isinstance(node.value, dict) and not _is_distribution(node.value):
