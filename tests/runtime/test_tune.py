@@ -76,7 +76,7 @@ def test_pbt_moves_weights_and_settings_and_the_learner_uses_them(project: Path,
     """The learning rate that the real learner reports after each change is the one that was chosen for it."""
     (project / "space.yaml").write_text(SPACE.replace("perturbation_interval: 256", "perturbation_interval: 3840"))
     # Long enough for both to be at work together: a population's trials meet at no fixed time.
-    assert tune("--trials", "2", "--scheduler", "pbt", "--workers-per-trial", "1", "--seed", "3", "--total-timesteps", "19200") == 0
+    assert tune("--trials", "2", "--scheduler", "pbt", "--workers-per-trial", "1", "--seed", "3", "--total-timesteps", "11520") == 0
     records = results()
     changed = [record for record in records.values() if record["changes"]]
     assert changed
@@ -88,7 +88,7 @@ def test_pbt_moves_weights_and_settings_and_the_learner_uses_them(project: Path,
         used = [row["train/learning_rate"] for row in reported if "train/learning_rate" in row]
         assert set(used) <= set(rates) and used[-1] == rates[-1]
         assert len([event for event in read_events(directory) if event["event"] == "resumed"]) >= len(record["changes"])
-    assert {record["env_steps"] for record in records.values()} == {19_200}
+    assert {record["env_steps"] for record in records.values()} == {11_520}
 
 
 @pytest.mark.ray
