@@ -104,15 +104,15 @@ def _continued(parser: Parser, arguments: argparse.Namespace) -> tuple[Request, 
     if overrides.settings:
         parser.error(f"{overrides.settings[0].origin}: a search that is continued has its own settings; leave it out")
     from distppo.config import load_config
-    from distppo.runtime.run_directory import CONFIG_FILE, RUNS_ROOT
-    from distppo.runtime.tune.records import SPACE_FILE, Records, find_search, read_results
+    from distppo.runtime.run_directory import RUNS_ROOT
+    from distppo.runtime.tune.records import BASE_FILE, SPACE_FILE, Records, find_search, read_results
     from distppo.runtime.tune.request import Request
     from distppo.runtime.tune.space_file import read_search_space
 
     directory = find_search(arguments.resume, RUNS_ROOT)
     stored = read_results(directory)
     request = Request(
-        load_config(directory / CONFIG_FILE),
+        load_config(directory / BASE_FILE),
         read_search_space(directory / SPACE_FILE),
         directory / SPACE_FILE,
         max(arguments.trials or stored.trials, len(stored.records)),

@@ -17,6 +17,7 @@ from distppo.cli import main
 from distppo.config import dump_config, load_config
 from distppo.metrics import METRICS_FILE, read_metrics
 from distppo.metrics.keys import STEPS
+from distppo.runtime.run_directory import find_begun_run
 
 # The learning rate itself as the metric: how good a trial is depends on its settings alone.
 SPACE = """
@@ -161,11 +162,12 @@ def test_a_search_of_a_stranger_s_loads_nothing_by_its_own_word(project: Path, c
     """Code that its configuration, its space or a trial's settings name is named by the user, too."""
     search = project / "search"
     search.mkdir()
-    (search / "config.yaml").write_text(dump_config(load_config(overrides=SMALL)))
+    (search / "base.yaml").write_text(dump_config(load_config(overrides=SMALL)))
     (search / "space.yaml").write_text("space: {network: {class: {choice: [off, 'theirs:Net']}}}\n")
     record = {"number": 0, "settings": {"network.class": "others:Net"}}
     content = {"trials": 2, "workers_per_trial": 0, "scheduler": "none", "search": "random", "records": [record]}
     (search / "results.json").write_text(json.dumps(content))
+    assert find_begun_run("search") is None, "a search is no run that `train --resume` could mean"
     assert main(["tune", "--resume", "search"]) == 2
     error = capsys.readouterr().err
     assert "search names code that would be imported" in error and "--trust theirs:Net --trust others:Net" in error

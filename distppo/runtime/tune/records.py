@@ -18,13 +18,14 @@ from distppo.config.fields import find_field
 from distppo.errors import UserError
 from distppo.files import open_regular, write_atomic
 from distppo.metrics.keys import STEPS
-from distppo.runtime.run_directory import CONFIG_FILE
 from distppo.runtime.tune.request import SCHEDULERS, SEARCHES, Request, code_in, trial_config
 from distppo.runtime.tune.space import Settings
 from distppo.runtime.tune.space_file import restored_settings
 from distppo.strict_json import parse_strictly
 
-RESULTS_FILE, TABLE_FILE, BEST_FILE, SPACE_FILE = "results.json", "results.csv", "best.yaml", "space.yaml"
+RESULTS_FILE, TABLE_FILE, BEST_FILE = "results.json", "results.csv", "best.yaml"
+BASE_FILE, SPACE_FILE = "base.yaml", "space.yaml"
+"""What a search was given. Not config.yaml, which makes a folder a run, to be gone on with by `train --resume`."""
 RUNNING, FINISHED, STOPPED, FAILED = "running", "finished", "stopped", "failed"
 STATES = (RUNNING, FINISHED, STOPPED, FAILED)
 LARGEST_FILE = 64 * 2**20
@@ -234,7 +235,7 @@ def find_search(reference: str, root: Path) -> Path:
     """
     if reference != "latest":
         for path in (Path(reference), root / reference):
-            if (path / RESULTS_FILE).is_file() and (path / CONFIG_FILE).is_file():
+            if (path / RESULTS_FILE).is_file() and (path / BASE_FILE).is_file():
                 return path
     found = sorted(root.glob(f"*/{RESULTS_FILE}"), key=lambda path: (path.stat().st_mtime, str(path)))
     if reference == "latest" and found:

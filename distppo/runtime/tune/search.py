@@ -18,9 +18,9 @@ from distppo.files import write_atomic
 from distppo.models.acting import checked_network
 from distppo.plugins import search_path
 from distppo.runtime.address import find_cluster
-from distppo.runtime.run_directory import CONFIG_FILE, RunDirectory, free_name
+from distppo.runtime.run_directory import RunDirectory, free_name
 from distppo.runtime.signals import StopRequested, StopSignal
-from distppo.runtime.tune.records import RUNNING, SPACE_FILE, Records, trial_name
+from distppo.runtime.tune.records import BASE_FILE, RUNNING, SPACE_FILE, Records, trial_name
 from distppo.runtime.tune.request import Request, require_sound, trial_config
 
 TUNE_DIRECTORY = "ray"
@@ -83,7 +83,7 @@ def run_search(request: Request, records: Records, directory: Path, *, continued
 def _write_down(request: Request, directory: Path) -> None:
     """Keeps config and space, for whoever goes on with the search."""
     try:
-        write_atomic(directory / CONFIG_FILE, dump_config(request.config).encode())
+        write_atomic(directory / BASE_FILE, dump_config(request.config).encode())
         if request.file.resolve() != (directory / SPACE_FILE).resolve():
             write_atomic(directory / SPACE_FILE, request.file.read_bytes())
     except OSError as error:
