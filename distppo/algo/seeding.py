@@ -16,6 +16,7 @@ class Purpose(IntEnum):
     MINIBATCHES = 3
     EVALUATION_RESET = 4
     EVALUATION_NOISE = 5
+    TRIAL_SETTINGS = 6
 
 
 def seed_sequence(seed: int, purpose: Purpose, *keys: int) -> np.random.SeedSequence:

@@ -33,6 +33,7 @@ COMMANDS = (
     Command("config", "Show, check or compare settings.", "distppo.cli.config"),
     Command("doctor", "Check whether this machine can train, and say how to fix what is wrong.", "distppo.cli.doctor"),
     Command("autotune", "Measure this machine and propose workers, environments, mode and threads.", "distppo.cli.autotune"),
+    Command("tune", "Search settings: many trials, the worse stopped early, the best written as a configuration.", "distppo.cli.tune"),
     Command("env", "Examine an environment.", "distppo.cli.env"),
 )
 

@@ -56,9 +56,14 @@ def require_named(config: Config, named: Iterable[str], *, source: object, secti
     Raises:
         UntrustedCodeError: there is a name that the user has not given. The message says what to type.
     """
+    code = {name: key for name, key in named_code(config).items() if sections is None or key.partition(".")[0] in sections}
+    require_trusted(code, named, source=source)
+
+
+def require_trusted(code: Mapping[str, str], named: Iterable[str], *, source: object) -> None:
+    """Refuses code, by its key, that the user has not named; arguments and error as of `require_named`."""
     trusted = {*named, *_always_trusted()}
-    code = named_code(config)
-    missing = [name for name, key in code.items() if name not in trusted and (sections is None or key.partition(".")[0] in sections)]
+    missing = [name for name in code if name not in trusted]
     if missing:
         listed = "\n".join(f"  {code[name]}: {shortened(name)}" for name in missing)
         raise UntrustedCodeError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import yaml
 from yaml.error import Mark, MarkedYAMLError
@@ -47,6 +47,18 @@ class _Reader(yaml.SafeLoader):
     @staticmethod
     def _refuse(problem: str, mark: Any) -> NoReturn:
         raise MarkedYAMLError(problem=problem, problem_mark=mark)
+
+
+class Placed(NamedTuple):
+    """A value of a YAML file and where it stands.
+
+    Attributes:
+        value: of a mapping, its entries by their key, each a Placed; of anything else what `coerce` takes.
+        place: file:line:column.
+    """
+
+    value: Any
+    place: str
 
 
 class _Wrong(Exception):
@@ -89,6 +101,19 @@ def read_value(text: str) -> Any:
     if tree.problems:
         raise ValueError(f"is not readable: {tree.problems[0].message.removeprefix(_SYNTAX)}")
     return value
+
+
+def read_placed(path: str | Path) -> tuple[Placed, list[Problem]]:
+    """Returns what a YAML file holds, an empty mapping if nothing, and what is wrong with it as YAML."""
+    tree = _Tree(str(path))
+    content = Placed({}, tree.path)
+    try:
+        root = _composed(_text_of(Path(path)), tree.path)
+        if root is not None and not _is_empty(root):
+            content = tree.placed(root, _place(tree.path, root.start_mark))
+    except _Wrong as wrong:
+        tree.problems.append(wrong.problem)
+    return content, tree.problems
 
 
 def _text_of(path: Path) -> str:
@@ -163,6 +188,12 @@ class _Tree:
         if isinstance(node, yaml.SequenceNode):
             return [self.raw(item) for item in node.value]
         return str(node.value) if _is_quoted(node) else PlainText(node.value)
+
+    def placed(self, node: yaml.Node, place: str) -> Placed:
+        """Returns the node with the places of everything in its mappings."""
+        if isinstance(node, yaml.MappingNode):
+            return Placed({key: self.placed(value, at) for key, at, value in self._items(node, "")}, place)
+        return Placed(self.raw(node), place)
 
     def _assign(self, key: str, node: yaml.Node, place: str, *, dotted: bool) -> None:
         if dotted:

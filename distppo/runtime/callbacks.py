@@ -53,6 +53,11 @@ class Callbacks:
         """Why a callback has asked to stop; None if none has."""
         return self.run.stop_reason if self.run else None
 
+    def stop(self, reason: str) -> None:
+        """Has the run end after this iteration, as if a callback had asked for it."""
+        assert self.run is not None, "nothing runs yet"
+        self.run.stop(reason)
+
     def call(self, event: str, *arguments: Any, iteration: int, env_steps: int) -> None:
         """Calls every callback's method for an event.
 

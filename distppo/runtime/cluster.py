@@ -20,8 +20,8 @@ from distppo.runtime.sizes import LEARNER_CPUS, WORKER_CPUS, store_bytes
 from distppo.types import EnvSpec
 
 
-def connect(config: Config, env: EnvSpec, address: Address | None, stop: StopSignal) -> None:
-    """Joins the cluster at `address`, else starts one on this machine.
+def connect(config: Config, env: EnvSpec, address: Address | None, stop: StopSignal, *, runs: int = 1) -> None:
+    """Joins the cluster at `address`, else starts one on this machine that has room for so many runs at a time.
 
     Raises:
         ResourceError: the cluster cannot be joined, or Ray does not start.
@@ -32,7 +32,7 @@ def connect(config: Config, env: EnvSpec, address: Address | None, stop: StopSig
         if address is not None:
             _join(address)
         else:
-            _start_local(config, env)
+            _start_local(config, env, runs)
     except SystemExit:
         # While ray.init runs, SIGTERM is handled by Ray: it exits the process, and its C++ part aborts it three seconds later.
         signal.alarm(0)
@@ -80,22 +80,22 @@ def needed_resources(config: Config, num_workers: int) -> dict[str, float]:
     return {"CPU": float(num_workers * WORKER_CPUS + LEARNER_CPUS), "GPU": gpus}
 
 
-def require(needed: Mapping[str, float]) -> None:
+def require(needed: Mapping[str, float], setting: str = "rollout.num_workers") -> None:
     """Raises ResourceError if the cluster has less than `needed` in total, also once it has grown as far as it may."""
     total, most = ray.cluster_resources(), nodes.most_resources()
     if any(max(total.get(name, 0.0), most.get(name, 0.0)) < amount for name, amount in needed.items()):
-        raise ResourceError("the cluster is too small for this run. " + resources_text(needed))
+        raise ResourceError("the cluster is too small for this run. " + resources_text(needed, setting))
 
 
-def resources_text(needed: Mapping[str, float]) -> str:
-    """Returns needed against available, and the way out."""
+def resources_text(needed: Mapping[str, float], setting: str = "rollout.num_workers") -> str:
+    """Returns needed against available, and the way out: lowering a setting."""
     total, free = ray.cluster_resources(), ray.available_resources()
     lines = [
         f"{name}: needed {amount:g}, in the cluster {total.get(name, 0.0):g}, free {free.get(name, 0.0):g}"
         for name, amount in needed.items()
         if amount
     ]
-    return "; ".join(lines) + ". Lower rollout.num_workers, or end what else runs there (needed CPUs: 1 a worker and 1 for the learner)"
+    return "; ".join(lines) + f". Lower {setting}, or end what else runs there (needed CPUs: 1 a worker and 1 for the learner)"
 
 
 def log_directory() -> str:
@@ -111,15 +111,15 @@ def _join(address: Address) -> None:
         raise ResourceError(f"{address.place}: {error}. {TOKEN_ADVICE}") from error
 
 
-def _start_local(config: Config, env: EnvSpec) -> None:
+def _start_local(config: Config, env: EnvSpec, runs: int) -> None:
     try:
         with on_loopback():
             ray.init(
                 # Without the word Ray would join a cluster that happens to run on this machine.
                 address="local",
-                num_cpus=choose_workers(config) * WORKER_CPUS + LEARNER_CPUS,
+                num_cpus=runs * (choose_workers(config) * WORKER_CPUS + LEARNER_CPUS),
                 include_dashboard=False,
-                object_store_memory=store_bytes(config, env),
+                object_store_memory=runs * store_bytes(config, env),
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 # Every process would tell every call to the GCS, for a dashboard that is not there: at 64 workers more than the calls cost.

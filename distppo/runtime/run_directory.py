@@ -33,6 +33,10 @@ FILES = {LOCK_NAME, CONFIG_FILE, METRICS_FILE, CSV_FILE, SUMMARY_FILE, LOG_FILE,
 FOLDERS = {CHECKPOINTS, TENSORBOARD_DIRECTORY, FAULTS_DIRECTORY, LOGS_DIRECTORY, WANDB_DIRECTORY}
 
 
+class InUseError(UserError):
+    """Another process trains in the folder."""
+
+
 class RunDirectory:
     """A run's folder, locked against a second process for as long as this object is open.
 
@@ -69,7 +73,7 @@ class RunDirectory:
         except BlockingIOError:
             self._lock.seek(0)
             holder = self._lock.read().strip() or "another process"
-            raise UserError(f"run directory {self.path} is in use by {holder}; wait for it, or choose another with --run-dir") from None
+            raise InUseError(f"run directory {self.path} is in use by {holder}; wait for it, or choose another with --run-dir") from None
         except OSError:
             pass  # a file system without locks: there, one process a run directory has to be enough
         if not continued:

@@ -19,9 +19,10 @@ from distppo.config.sources import from_mapping, from_names
 from distppo.config.suggest import printable
 from distppo.config.trust import require_named
 from distppo.errors import CheckpointError
-from distppo.evaluation.restore import config_of, env_spec_of, snapshot_of
+from distppo.evaluation.restore import config_of, env_spec_of, learner_state_of, snapshot_of
 from distppo.models.architecture import resolved_network
 from distppo.plugins import extend_search_path
+from distppo.runtime.backend import LearnerState
 from distppo.runtime.boundary import Boundary, boundary_of, restored_text
 from distppo.runtime.run_directory import CONFIG_FILE, RUNS_ROOT, find_begun_run, free_name
 
@@ -121,6 +122,21 @@ def resumed(reference: str, given: Overrides, named: Collection[str]) -> Start:
 def _with_places(config: Config, storage: str | None) -> Config:
     """Returns the settings with the places that the user has named: a stranger's files do not say where to write."""
     return dataclasses.replace(config, run=dataclasses.replace(config.run, directory=None, storage=storage))
+
+
+def restored_learner(start: Start) -> LearnerState | None:
+    """Returns the learner's state to go on from, or None.
+
+    A learning rate that is asked for and differs from the trained one counts: under the schedule `kl` the state has a rate of its own,
+    which has been adapted since, and which would otherwise hide it.
+    """
+    if start.checkpoint is None:
+        return None
+    arrays, values = learner_state_of(start.checkpoint)
+    asked = start.config.ppo.learning_rate
+    if asked != config_of(start.checkpoint).ppo.learning_rate:
+        values = {**values, "learning_rate": asked}
+    return arrays, values
 
 
 def _require_same_run(checkpoint: Checkpoint, trained: Config, asked: Config) -> None:

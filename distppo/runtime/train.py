@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from distppo.checkpoint import Checkpoint, CheckpointStore, best_checkpoint
 from distppo.config import Config, Overrides, dump_config
+from distppo.config.load import Paths
 from distppo.config.trust import named_code, resume_flags
 from distppo.console import Display, make_display
 from distppo.envs import probe_env
 from distppo.errors import EnvFaultError, UserError
-from distppo.evaluation.restore import env_spec_of, learner_state_of, progress_of
+from distppo.evaluation.restore import env_spec_of, progress_of
 from distppo.evaluation.subject import require_same_spaces
 from distppo.files import write_atomic
 from distppo.flight import FlightRecorder
@@ -29,7 +29,7 @@ from distppo.runtime.faults import Crash, FaultLog, News, Recovery, fault_text
 from distppo.runtime.remarks import remarks
 from distppo.runtime.run_directory import CONFIG_FILE, RunDirectory, new_run_directory
 from distppo.runtime.signals import StopRequested, StopSignal
-from distppo.runtime.start import Start, fresh, read_settings, resumed
+from distppo.runtime.start import Start, fresh, read_settings, restored_learner, resumed
 from distppo.runtime.trainer import Progress, Trainer
 from distppo.runtime.uploads import Uploads, open_uploads
 from distppo.types import EnvSpec
@@ -64,8 +64,22 @@ class TrainResult(NamedTuple):
         return best.path if best else None
 
 
+class Iteration(NamedTuple):
+    """What has just been learned from, and what may be asked of the run before it goes on.
+
+    Attributes:
+        row: its metrics, by the keys of docs/metrics.md.
+        save: checkpoints the state after it, if that has not been done.
+        stop: has the run end here, in order; takes the reason, for people.
+    """
+
+    row: Mapping[str, Any]
+    save: Callable[[], None]
+    stop: Callable[[str], None]
+
+
 def train(
-    config: Config | str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+    config: Config | Paths | None = None,
     *,
     resume: str | None = None,
     address: str | None = None,
@@ -95,6 +109,29 @@ def train(
         >>> result = train("configs/quickstart.yaml", total_timesteps=100_000)  # doctest: +SKIP
         >>> result.summary["episode_return_mean"]  # doctest: +SKIP
     """
+    steps = iterations(config, resume=resume, address=address, trust=trust, progress=progress, overrides=overrides, **settings)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: TrainResult = end.value
+            return result
+
+
+def iterations(
+    config: Config | Paths | None = None,
+    *,
+    resume: str | None = None,
+    address: str | None = None,
+    trust: Sequence[str] = (),
+    progress: bool | None = None,
+    overrides: Overrides | Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Generator[Iteration, None, TrainResult]:
+    """Trains as `train` does, one iteration each time that it is asked for the next; arguments, errors and the value returned are the same.
+
+    Whoever begins it goes on to its end, if need be by `stop`: the processes end with it.
+    """
     with StopSignal() as stop:
         resolved, given = read_settings(config, overrides, settings, check=resume is None)
         start = fresh(resolved) if resume is None else resumed(resume, given, {*trust, *named_code(resolved)})
@@ -116,7 +153,7 @@ def train(
         start.notes.append(checked_network(env, start.config.network))
         cluster = find_cluster(address) if start.config.rollout.num_workers != 0 else None
         with RunDirectory(start.directory or new_run_directory(start.config), continued=start.continued) as directory:
-            return _run(start, directory.path, env, cluster, callbacks, progress, stop)
+            return (yield from _run(start, directory.path, env, cluster, callbacks, progress, stop))
 
 
 def _nothing_left(checkpoint: Checkpoint, config: Config) -> TrainResult:
@@ -132,7 +169,7 @@ def _nothing_left(checkpoint: Checkpoint, config: Config) -> TrainResult:
 
 def _run(
     start: Start, directory: Path, env: EnvSpec, cluster: Address | None, callbacks: Callbacks, live: bool | None, stop: StopSignal
-) -> TrainResult:
+) -> Generator[Iteration, None, TrainResult]:
     config, checkpoint = start.config, start.checkpoint
     progress = Progress.from_state(progress_of(checkpoint)) if checkpoint else Progress()
     if not start.continued:
@@ -164,7 +201,7 @@ def _run(
             faults.listen(lambda news: _tell(news, progress, writer, display, recorder))
             with _told(progress, writer, display, store, recorder, resume_flags(named_code(config), config.run.storage)):
                 callbacks.attach(config, directory)
-                details = _train(start, env, backend, progress, writer, display, store, uploads, faults, callbacks)
+                details = yield from _train(start, env, backend, progress, writer, display, store, uploads, faults, callbacks)
             details["wall_seconds"] = time.perf_counter() - began
             finished = progress.env_steps >= config.run.total_timesteps
             number = None if finished else stop.number
@@ -262,7 +299,7 @@ def _train(
     uploads: Uploads | None,
     faults: FaultLog,
     callbacks: Callbacks,
-) -> dict[str, Any]:
+) -> Generator[Iteration, None, dict[str, Any]]:
     """Trains when the processes are ready; returns what the summary says of how it ran."""
     steps_before = progress.env_steps
     try:
@@ -292,7 +329,8 @@ def _train(
         saved=saved,
     )
     training = time.perf_counter()
-    trainer.run()
+    for row in trainer.run():
+        yield Iteration(row, trainer.save, callbacks.stop)
     seconds = time.perf_counter() - training
     return {
         "training_seconds": seconds,
@@ -305,7 +343,7 @@ def _train(
 def _backend(
     start: Start, directory: Path, env: EnvSpec, cluster: Address | None, first_iteration: int, stop: StopSignal, faults: FaultLog
 ) -> Backend:
-    restored, states = learner_state_of(start.checkpoint) if start.checkpoint else None, start.boundary.states
+    restored, states = restored_learner(start), start.boundary.states
     if start.config.rollout.num_workers == 0:
         return LocalBackend(start.config, env, first_iteration=first_iteration, restored=restored, states=states, stop=stop)
     # Here and not above: without workers Ray is not imported at all.

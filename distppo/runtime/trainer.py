@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,8 +116,11 @@ class Trainer:
         self._to_upload: Path | None = None
         self._told_of = progress.iteration
 
-    def run(self) -> None:
+    def run(self) -> Iterator[dict[str, Any]]:
         """Trains to total_timesteps, or until asked to stop. Either way the last finished iteration is checkpointed.
+
+        Yields:
+            Every iteration's row, when all of it is done but what has been ordered of the next; `save` may be called meanwhile.
 
         Raises:
             CallbackFailed: a callback raised; the last finished iteration is checkpointed.
@@ -124,14 +128,14 @@ class Trainer:
             UserError: the learner could not go on, or checkpoints cannot be saved; the older ones are as they were.
         """
         try:
-            self._loop()
+            yield from self._loop()
         except StopRequested:
             self._save_if_possible()
         except (WorkerFailed, CallbackFailed):
             self._save_if_possible()
             raise
         else:
-            self._save()
+            self.save()
             if self._unsaved is not None:
                 raise UserError(f"training has reached its end, but: {self._unsaved}")
             self._finish_uploads()
@@ -139,7 +143,7 @@ class Trainer:
                 assert self._uploads is not None
                 raise UserError(f"training has reached its end, but its last checkpoint could not be copied to {self._uploads.url}")
 
-    def _loop(self) -> None:
+    def _loop(self) -> Iterator[dict[str, Any]]:
         config, backend, progress, timer = self._config, self._backend, self.progress, self._timer
         overlap = config.rollout.mode == "overlap"
         self._call("on_start")
@@ -167,8 +171,10 @@ class Trainer:
                 # Submitted before the checkpoint is written, so that the workers do not wait for the disk.
                 pending = backend.collect(snapshot, progress.iteration)
             if self._due(config.run.checkpoint_every):
-                self._save()
-            self._call("on_iteration", self._report(report, evaluation))
+                self.save()
+            row = self._report(report, evaluation)
+            self._call("on_iteration", row)
+            yield row
 
     def _wait(self, pending: list[Handle]) -> list[Receipt]:
         while True:
@@ -177,7 +183,7 @@ class Trainer:
                     receipts = self._backend.wait(pending)
                 break
             except NodeLeaving:
-                self._save()
+                self.save()
         for fault in (fault for receipt in receipts for fault in receipt.faults):
             self._faults.add(fault)
         return receipts
@@ -222,21 +228,21 @@ class Trainer:
         best = self.progress.best_evaluation
         if best is None or mean > best["return_mean"]:
             self.progress.best_evaluation = {"return_mean": mean, "env_steps": self.progress.env_steps}
-            self._save(best=True)
+            self.save(best=True)
         self._call("on_evaluation", [result.episode_return for result in results])
         return metrics
 
     def _save_if_possible(self) -> None:
         """Checkpoints the state after the last update, unless the learner has gone too."""
         try:
-            self._save()
+            self.save()
             self._finish_uploads()
         except CallbackFailed:
             raise
         except (UserError, StopRequested) as error:
             self._display.message(f"warning: what was learned since the last checkpoint is lost: {error}")
 
-    def _save(self, *, best: bool = False) -> None:
+    def save(self, *, best: bool = False) -> None:
         """Checkpoints the state after the last update; twice at the same point only if it has become the best."""
         progress = self.progress
         if progress.iteration == 0 or (self._saved_at == progress.iteration and not best):

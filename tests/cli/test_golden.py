@@ -42,6 +42,9 @@ ERRORS = {
     "seeds-twice": "train --seeds 1,1",
     "parallel-alone": "train --parallel 2",
     "autotune-seconds": "autotune --seconds 0",
+    "tune-without-space": "tune --env Hopper-v4",
+    "tune-trials": "tune --trials none",
+    "tune-workers": "tune --space space.yaml --num-workers 4",
     # settings
     "unknown-key-in-file": "train --config my.yaml",
     "all-problems-together": "train --config my.yaml --num-envs 0 --set ppo.epochs=ten --learning-rate fast",
@@ -56,6 +59,8 @@ ERRORS = {
     "workers-and-envs": "train --num-workers 12",
     "choice": "train --mode snyc",
     "logger-entry": "train --set metrics.wandb.projekt=mine",
+    "tune-space": "tune --space space.yaml",
+    "tune-batch": "tune --space batch.yaml",
     # what the settings name
     "unknown-environment": "train --env HalfCheeta-v4 --num-workers 0",
     "environment-module-missing": "train --env nowhere_at_all:Env-v0 --num-workers 0",
@@ -75,6 +80,8 @@ ERRORS = {
     "config-diff-nowhere": "config diff tow my.yaml",
     "export-nowhere": "export tow --format numpy",
     "replay-nowhere": "replay tow",
+    "tune-resume-nowhere": "tune --resume tow",
+    "tune-resume-with-settings": "tune --resume --learning-rate 1e-3",
     # the cluster
     "cluster-unreachable": "train --address 127.0.0.1:1",
     "cluster-without-workers": "train --address 127.0.0.1:1 --num-workers 0",
@@ -115,6 +122,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "my.yaml").write_text("env:\n  id: Hopper-v4\nppo:\n  clip_epsilom: 0.3\n  gamma: 1.5\n")
     (folder / "broken.yaml").write_text("ppo:\n  gamma: [0.9\n")
     (folder / "tagged.yaml").write_text("ppo:\n  gamma: !!python/object:os.system 1\n")
+    (folder / "space.yaml").write_text(
+        "metric: rollout/ep_rew_meen\nspace:\n  ppo:\n    gama: {uniform: [0.9, 1]}\n    epochs: {int: [9, 3]}\n    clip_epsilon: 0.2\n"
+    )
+    (folder / "batch.yaml").write_text("space:\n  rollout:\n    num_steps: {choice: [256, 100]}\n")
     return folder
 
 
