@@ -27,6 +27,10 @@ class ResourceError(UserError):
     """The cluster cannot give what the run needs."""
 
 
+class PeerLostError(Exception):
+    """One of several learners is gone or does not answer; what the others were computing together is void."""
+
+
 class EnvFaultError(UserError):
     """An environment broke for good.
 

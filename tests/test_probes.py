@@ -15,7 +15,7 @@ from distppo.config import load_config
 from distppo.envs import VectorStepper, spaces
 from distppo.evaluation.policy import Policy
 from distppo.learner import Learner
-from distppo.learner.steps import split_parameters
+from distppo.models.actor_critic import split_parameters
 
 
 def coin(env, step):

@@ -97,6 +97,21 @@ def compile_has_a_torch_step(config: Config) -> str | None:
     return None
 
 
+def learners_share_minibatches(config: Config) -> str | None:
+    """Every learner takes as many samples of each minibatch, with a step in which they can meet, in processes of their own."""
+    learners, size = config.learner.num_learners, config.ppo.mini_batch_size
+    if learners == 1:
+        return None
+    if config.rollout.num_workers == 0:
+        return f"num_learners {learners} are Ray actors, but num_workers 0 does without Ray; use num_workers auto, or num_learners 1"
+    if config.learner.step == "fused":
+        return f"num_learners {learners} add up their gradients in every step, but step fused makes a whole epoch; use step auto or torch"
+    if size % learners == 0:
+        return None
+    nearest = " or ".join(str(divisor) for divisor in divisors_around(size, learners) or [1])
+    return f"mini_batch_size {size} is not a multiple of num_learners {learners}; {nearest} {'divide' if ' or ' in nearest else 'divides'} it"
+
+
 def kwargs_hold_no_settings(config: Config) -> str | None:
     """What has a setting of its own is not set behind its back."""
     for name in ("id", "max_episode_steps"):
@@ -164,6 +179,7 @@ CHECKS = (
     ),
     Check(("learner.step", "learner.device"), fused_step_is_possible),
     Check(("learner.step", "learner.compile"), compile_has_a_torch_step),
+    Check(("learner.num_learners", "ppo.mini_batch_size", "rollout.num_workers", "learner.step"), learners_share_minibatches),
     Check(("metrics.wandb", "metrics.mlflow"), logger_entries_are_known),
     Check(("env.kwargs",), kwargs_hold_no_settings),
     Check(("network.channels", "network.kernels", "network.strides"), convolutions_are_described_alike),

@@ -376,6 +376,14 @@ class LearnerConfig:
         choices=("auto", "fused", "torch"),
     )
     compile: bool = setting(False, "Run the torch step through torch.compile (needs a C++ compiler; the first update waits for it).")
+    num_learners: int = setting(
+        1,
+        "Learner processes that share out every minibatch and add up their gradients; must divide mini_batch_size. "
+        "Each takes a CPU, with device cuda a GPU.",
+        extremes="1 is fastest for small networks, and the only one with the fused step. More pay where a gradient step takes milliseconds.",
+        at_least=1,
+        at_most=1024,
+    )
 
 
 @dataclass(frozen=True)
@@ -515,6 +523,13 @@ class FaultConfig:
         "the slowest pace seen so far, at least 60, and 1800 before there is any.",
         extremes="Short: slow fragments are taken for hanging ones, and collected over and over. Long: a hang is noticed late.",
         none="auto",
+        above=0,
+    )
+    learner_timeout: float = setting(
+        60.0,
+        "Seconds that one of several learners waits for another inside an update, before all of them are started again; one that dies is "
+        "noticed at once.",
+        extremes="Short: a machine that is busy with something else is taken for one that hangs. Long: a hang is noticed late.",
         above=0,
     )
     learner_state_every: int | None = setting(

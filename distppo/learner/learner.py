@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,9 @@ from distppo.algo.seeding import Purpose, env_seed, stream
 from distppo.config.schema import Config
 from distppo.errors import UserError
 from distppo.learner.fragments import Fragments, join_rollouts
-from distppo.learner.steps import learner_device, make_step, split_parameters
+from distppo.learner.group import LearnerGroup
+from distppo.learner.steps import learner_device, make_step
+from distppo.models.actor_critic import split_parameters
 from distppo.models.architecture import moments_shape, policy_input, policy_spec, resolved_network
 from distppo.models.layout import parameter_views
 from distppo.models.torch_policy import make_network, starting_parameters
@@ -71,14 +74,23 @@ class Learner:
         env: spec of its environment.
         cores: that are free while it works; used where learner.threads is auto and the minibatches are large enough to share out.
         before_epoch: called before each pass over the batch.
+        group: of learners that it shares every minibatch with, each with the same batch; None: it is alone.
 
     Attributes:
         threads: of the step's arithmetic.
     """
 
-    def __init__(self, config: Config, env: EnvSpec, *, cores: int = 1, before_epoch: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        env: EnvSpec,
+        *,
+        cores: int = 1,
+        before_epoch: Callable[[], None] = lambda: None,
+        group: LearnerGroup | None = None,
+    ) -> None:
         self.config = config
-        self._before_epoch = before_epoch
+        self._before_epoch, self._group = before_epoch, group
         self.version = 0
         self.env_steps = 0
         self._epochs_done = 0
@@ -94,10 +106,11 @@ class Learner:
         self._pass_device = torch.device("cpu") if self._is_mlp else learner_device(config.learner.device)
         parameters = starting_parameters(env, network, env_seed(config.run.seed, Purpose.NETWORK_INIT))
         self._vectors = OptimizerVectors(parameters, np.zeros_like(parameters), np.zeros_like(parameters))
-        work = len(parameters) * config.ppo.mini_batch_size if self._is_mlp else THREADED_WORK
+        samples = config.ppo.mini_batch_size // config.learner.num_learners
+        work = len(parameters) * samples if self._is_mlp else THREADED_WORK
         self.threads = threads = config.learner.threads or _worthwhile_threads(cores, work, separate=not config.network.shared)
         torch.set_num_threads(threads if config.learner.threads or work >= THREADED_WORK else 1)
-        self._step = make_step(config.learner, config.network, env, threads)
+        self._step = make_step(config.learner, config.network, env, threads, group)
         self._moments = {
             "obs_moments": empty_moments(moments_shape(env, network)),
             "return_moments": empty_moments(()),
@@ -150,6 +163,7 @@ class Learner:
 
     def _update(self, rollouts: Sequence[Rollout]) -> tuple[PolicySnapshot, dict[str, float]]:
         started = time.perf_counter()
+        waited = self._group.waited if self._group else 0.0
         staleness = self._staleness(rollouts)
         fragments = join_rollouts(rollouts, num_envs=self.config.rollout.num_envs, version=self.version - staleness)
         reward_scale = self._merge_returns(fragments)
@@ -178,6 +192,8 @@ class Learner:
             "dist/reward_scale": reward_scale,
             "dist/learner_seconds": time.perf_counter() - started,
         }
+        if self._group is not None:
+            metrics["dist/exchange_seconds"] = self._group.waited - waited
         return self.snapshot(), metrics
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -198,6 +214,14 @@ class Learner:
             "dropped_in_a_row": self._dropped_in_a_row,
         }
         return arrays, values
+
+    def digest(self) -> str:
+        """Returns a fingerprint of the state: equal for learners whose states have the same bits."""
+        arrays, values = self.state()
+        fingerprint = hashlib.blake2b(repr(sorted(values.items())).encode(), digest_size=16)
+        for name in sorted(arrays):
+            fingerprint.update(np.ascontiguousarray(arrays[name]))
+        return fingerprint.hexdigest()
 
     def load_state(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:
         """Takes over what `state` returned.
@@ -262,17 +286,24 @@ class Learner:
         return (values * scale + shift).reshape(leading)
 
     def _in_passes(self, function: Callable[..., torch.Tensor], *arrays: np.ndarray) -> np.ndarray:
-        """Returns function(parameters, *arrays) [n] of arrays [n, ...]: an MLP's in one pass, others' in parts that fit into memory."""
-        total = len(arrays[0])
+        """Returns function(parameters, *arrays) [n] of arrays [n, ...]: an MLP's in one pass, others' in parts that fit into memory.
+
+        Several learners take turns with the parts, and then all have all of them.
+        """
+        total, group = len(arrays[0]), self._group
         size = max(1, total if self._is_mlp else SAMPLES_A_PASS)
         with torch.inference_mode():
             parameters = split_parameters(torch.from_numpy(self._vectors.parameters).to(self._pass_device), self._spec.layout)
             parts = [
                 function(parameters, *(torch.from_numpy(array[start : start + size]).to(self._pass_device) for array in arrays)).cpu()
-                for start in range(0, max(total, 1), size)
+                if group is None or turn % group.size == group.rank
+                else torch.zeros(min(size, total - start))
+                for turn, start in enumerate(range(0, max(total, 1), size))
             ]
-            result: np.ndarray = torch.cat(parts).numpy()
-        return result
+            result = torch.cat(parts)
+            if group is not None:
+                group.add(result)
+        return np.asarray(result)
 
     def _value_units(self) -> tuple[np.float32, np.float32]:
         """Returns (shift, scale) with value = shift + scale x critic output."""
