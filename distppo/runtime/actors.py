@@ -6,13 +6,13 @@ import contextlib
 import os
 import signal
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import ray
 from ray.exceptions import ActorUnavailableError, ObjectLostError, RayError, RayTaskError
 
 from distppo.config import Config
-from distppo.errors import UserError
+from distppo.errors import PeerLostError, UserError
 from distppo.evaluation.episodes import EpisodeResult
 from distppo.plugins import extend_search_path
 from distppo.runtime import cluster
@@ -20,6 +20,9 @@ from distppo.runtime.backend import LearnerState
 from distppo.runtime.output import RunLogs
 from distppo.runtime.processes import LearnerProcess, UpdateReport, Worker
 from distppo.types import EnvStates, PolicySnapshot, Receipt, Rollout
+
+if TYPE_CHECKING:
+    from distppo.learner.group import Place
 
 NO_ITERATION = 2**32
 """Larger than any iteration's number."""
@@ -155,8 +158,19 @@ class LearnerActor(LearnerProcess):
         self._output = redirected(role, logs)
         super().__init__(*learner)
 
-    def ready(self) -> Presence:  # type: ignore[override]
-        """Returns the name of the inner step, compiled and ready to run."""
+    def open(self) -> Place:  # type: ignore[override]
+        """Opens the place where the other learners find this one."""
+        return super().open(ray.util.get_node_ip_address())
+
+    def ready(self, rank: int = 0, place: Place | None = None) -> Presence:  # type: ignore[override]
+        """Returns the name of the inner step, compiled and ready to run.
+
+        Args:
+            rank: of this learner among several.
+            place: where they meet; None: it is the only one.
+        """
+        if place is not None:
+            self.join(rank, place, ray.util.get_node_ip_address())
         return presence(super().ready(), self._output)
 
     def update(  # type: ignore[override]
@@ -176,6 +190,10 @@ class LearnerActor(LearnerProcess):
             snapshot = self.snapshot()
         return self._last[1], snapshot, self.state() if keep else None
 
+    def follow(self, *rollouts: Rollout) -> str:
+        """Learns as learner 0 does at the same time, and returns the digest of the state, which must be the same."""
+        return self.update(False, *rollouts)[0].digest
+
 
 def presence(answer: Any, output: str) -> Presence:
     """Returns an actor's own presence; called inside it."""
@@ -192,7 +210,7 @@ def values_of(references: Sequence[Any]) -> list[Any]:
 
     Raises:
         UserError: the call raised it.
-        Gone: the process has died.
+        Gone: the process has died, or another one without which it cannot answer.
         Unreachable: it does not answer.
         Lost: a value, or what the call was to work on, went with its node.
     """
@@ -202,6 +220,8 @@ def values_of(references: Sequence[Any]) -> list[Any]:
     except RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from None
+        if isinstance(error.cause, PeerLostError):
+            raise Gone(str(error.cause)) from error
         if isinstance(error.cause, ObjectLostError):
             raise Lost(_last_line(error.cause)) from error
         raise

@@ -64,7 +64,7 @@ def choose_workers(config: Config) -> int:
     """Returns rollout.num_workers, or one a core: in sync mode the learner works while the workers wait, so locally it needs no core."""
     if config.rollout.num_workers is not None:
         return config.rollout.num_workers
-    cores = int(ray.cluster_resources().get("CPU", 1)) - LEARNER_CPUS if ray.is_initialized() else available_cores()
+    cores = int(ray.cluster_resources().get("CPU", 1)) - learner_cpus(config) if ray.is_initialized() else available_cores()
     return max(1, min(cores, config.rollout.num_envs))
 
 
@@ -75,9 +75,14 @@ def least_workers(config: Config, num_workers: int) -> int:
 
 
 def needed_resources(config: Config, num_workers: int) -> dict[str, float]:
-    """Returns what a learner and so many workers occupy together."""
-    gpus = 1.0 if config.learner.device == "cuda" else 0.0
-    return {"CPU": float(num_workers * WORKER_CPUS + LEARNER_CPUS), "GPU": gpus}
+    """Returns what the learners and so many workers occupy together."""
+    gpus = float(config.learner.num_learners) if config.learner.device == "cuda" else 0.0
+    return {"CPU": float(num_workers * WORKER_CPUS + learner_cpus(config)), "GPU": gpus}
+
+
+def learner_cpus(config: Config) -> int:
+    """Returns what all learners occupy together."""
+    return config.learner.num_learners * LEARNER_CPUS
 
 
 def require(needed: Mapping[str, float], setting: str = "rollout.num_workers") -> None:
@@ -95,7 +100,7 @@ def resources_text(needed: Mapping[str, float], setting: str = "rollout.num_work
         for name, amount in needed.items()
         if amount
     ]
-    return "; ".join(lines) + f". Lower {setting}, or end what else runs there (needed CPUs: 1 a worker and 1 for the learner)"
+    return "; ".join(lines) + f". Lower {setting}, or end what else runs there (needed CPUs: 1 a worker and 1 a learner)"
 
 
 def log_directory() -> str:
@@ -117,7 +122,7 @@ def _start_local(config: Config, env: EnvSpec, runs: int) -> None:
             ray.init(
                 # Without the word Ray would join a cluster that happens to run on this machine.
                 address="local",
-                num_cpus=runs * (choose_workers(config) * WORKER_CPUS + LEARNER_CPUS),
+                num_cpus=runs * (choose_workers(config) * WORKER_CPUS + learner_cpus(config)),
                 include_dashboard=False,
                 object_store_memory=runs * store_bytes(config, env),
                 log_to_driver=False,

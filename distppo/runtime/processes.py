@@ -19,6 +19,7 @@ from distppo.types import EnvSpec, EnvStates, EpisodeStats, FaultEvent, PolicySn
 
 if TYPE_CHECKING:
     from distppo.learner import Learner
+    from distppo.learner.group import LearnerGroup, Meeting, Place
 
 
 class UpdateReport(NamedTuple):
@@ -30,6 +31,7 @@ class UpdateReport(NamedTuple):
         worker_seconds: collection time of each worker.
         rollout_bytes: arrays that the workers sent.
         faults: of the update.
+        digest: of the learner's state after it, for those that must have the same; empty where it is alone.
     """
 
     metrics: dict[str, float]
@@ -37,6 +39,7 @@ class UpdateReport(NamedTuple):
     worker_seconds: list[float]
     rollout_bytes: int
     faults: tuple[FaultEvent, ...]
+    digest: str = ""
 
 
 class Worker:
@@ -95,7 +98,7 @@ class Worker:
 
 
 class LearnerProcess:
-    """The learner and what it tells the driver. Made at the first call, as the worker's environments are.
+    """The learner, or one of several, and what it tells the driver. Made at the first call, as the worker's environments are.
 
     Args:
         config: of the run.
@@ -116,14 +119,47 @@ class LearnerProcess:
         extend_search_path(search_path)
         self._config, self._env, self._restored, self._cores = config, env, restored, cores
         workers = min(available_cores(), config.rollout.num_envs) if config.rollout.num_workers is None else config.rollout.num_workers
-        self._rotation = CoreRotation(workers if config.rollout.mode == "overlap" else 0)
+        # Several learners would visit the same core at the same time.
+        rotating = config.rollout.mode == "overlap" and config.learner.num_learners == 1
+        self._rotation = CoreRotation(workers if rotating else 0)
+        self._meeting: Meeting | None = None
+        self._group: LearnerGroup | None = None
+
+    def open(self, host: str) -> Place:
+        """Opens the place where the other learners find this one, which is learner 0."""
+        from distppo.learner.group import Meeting
+
+        self._meeting = Meeting(host)
+        return self._meeting.place
+
+    def join(self, rank: int, place: Place, host: str) -> None:
+        """Makes this learner one of `learner.num_learners`, when all have come; before anything else is asked of it.
+
+        Args:
+            rank: of this one, from 0.
+            place: that learner 0 has opened.
+            host: address of this machine.
+        """
+        from distppo.learner.group import LearnerGroup
+        from distppo.learner.steps import learner_device
+
+        config = self._config
+        self._group = LearnerGroup(
+            rank,
+            config.learner.num_learners,
+            place,
+            self._meeting,
+            host=host,
+            seconds=config.fault.startup_timeout,
+            device=learner_device(config.learner.device),
+        )
 
     @functools.cached_property
     def _learner(self) -> Learner:
         # Here and not above: a worker process must not import torch, and it imports this module.
         from distppo.learner import Learner
 
-        learner = Learner(self._config, self._env, cores=self._cores, before_epoch=self._rotation.next)
+        learner = Learner(self._config, self._env, cores=self._cores, before_epoch=self._rotation.next, group=self._group)
         if self._restored is not None:
             learner.load_state(*self._restored)
         return learner
@@ -135,6 +171,8 @@ class LearnerProcess:
 
             compile_apart(self._learner.threads)
         self._learner.warm_up()
+        if self._group is not None:
+            self._group.patience(self._config.fault.learner_timeout)
         return self._learner.step_name
 
     def snapshot(self) -> PolicySnapshot:
@@ -152,6 +190,7 @@ class LearnerProcess:
             [rollout.seconds for rollout in ordered],
             sum(array.nbytes for rollout in ordered for array in rollout if isinstance(array, np.ndarray)),
             self._learner.take_faults(),
+            self._learner.digest() if self._group is not None else "",
         )
         return snapshot, report
 
