@@ -18,8 +18,7 @@ from distppo.collector import RolloutCollector
 from distppo.config import load_config
 from distppo.envs import VectorStepper, joined, make_env, part_of
 from distppo.errors import EnvFaultError, UserError
-from distppo.models.actor_critic import split_parameters
-from distppo.models.actor_critic import ActorCritic, initial_parameters
+from distppo.models.actor_critic import ActorCritic, initial_parameters, split_parameters
 from distppo.models.architecture import resolved_network
 from distppo.types import PolicySnapshot, PolicySpec
 

@@ -109,7 +109,8 @@ def learners_share_minibatches(config: Config) -> str | None:
     if size % learners == 0:
         return None
     nearest = " or ".join(str(divisor) for divisor in divisors_around(size, learners) or [1])
-    return f"mini_batch_size {size} is not a multiple of num_learners {learners}; {nearest} {'divide' if ' or ' in nearest else 'divides'} it"
+    verb = "divide" if " or " in nearest else "divides"
+    return f"mini_batch_size {size} is not a multiple of num_learners {learners}; {nearest} {verb} it"
 
 
 def kwargs_hold_no_settings(config: Config) -> str | None:

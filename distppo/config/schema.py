@@ -380,7 +380,7 @@ class LearnerConfig:
         1,
         "Learner processes that share out every minibatch and add up their gradients; must divide mini_batch_size. "
         "Each takes a CPU, with device cuda a GPU.",
-        extremes="1 is fastest for small networks, and the only one with the fused step. More pay where a gradient step takes milliseconds.",
+        extremes="1 is fastest for small networks, and alone has the fused step. More pay where a gradient step takes milliseconds.",
         at_least=1,
         at_most=1024,
     )

@@ -78,10 +78,11 @@ class LearnerGroup:
             self._on_gpu: Any = None
             if device.type == "cuda":
                 torch.cuda.set_device(device)
-                self._on_gpu = torch.distributed.ProcessGroupNCCL(torch.distributed.PrefixStore("nccl", store), rank, size)
+                self._on_gpu = _nccl(torch.distributed.PrefixStore("nccl", store), rank, size, limit)
             self.add(torch.zeros(1, device=device))  # nobody leaves before all have come
         except (RuntimeError, OSError) as error:
-            raise PeerLostError(f"learner {rank} of {size} did not find the others at {place.host}:{place.port}: {_first(error)}") from error
+            where = f"{place.host}:{place.port}"
+            raise PeerLostError(f"learner {rank} of {size} did not find the others at {where}: {_first(error)}") from error
 
     def patience(self, seconds: float) -> None:
         """Waits so long for the others from now on."""
@@ -110,11 +111,18 @@ class LearnerGroup:
 
 def _gloo(store: Any, rank: int, size: int, host: str, limit: timedelta) -> Any:
     """Connects over the one address, where torch would listen on whatever the machine's name stands for."""
-    kind = torch.distributed.ProcessGroupGloo
+    kind: Any = torch.distributed.ProcessGroupGloo
     options = kind._Options()
     options._devices = [kind.create_device(hostname=host)]
     options._timeout = limit
     options._threads = 1
+    return kind(store, rank, size, options)
+
+
+def _nccl(store: Any, rank: int, size: int, limit: timedelta) -> Any:
+    kind: Any = torch.distributed.ProcessGroupNCCL
+    options = kind.Options()
+    options._timeout = limit
     return kind(store, rank, size, options)
 
 

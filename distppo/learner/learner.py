@@ -220,7 +220,7 @@ class Learner:
         arrays, values = self.state()
         fingerprint = hashlib.blake2b(repr(sorted(values.items())).encode(), digest_size=16)
         for name in sorted(arrays):
-            fingerprint.update(np.ascontiguousarray(arrays[name]))
+            fingerprint.update(arrays[name].tobytes())
         return fingerprint.hexdigest()
 
     def load_state(self, arrays: Mapping[str, np.ndarray], values: Mapping[str, Any]) -> None:

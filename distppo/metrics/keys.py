@@ -43,6 +43,7 @@ KEYS: dict[str, str] = {
     "time/checkpoint": "Time of this iteration spent saving checkpoints.",
     "time/other": "The rest of this iteration: metrics, display, the loop itself.",
     "dist/workers": "Rollout workers that were there at the end of this iteration.",
+    "dist/learners": "Learner processes that shared out the minibatches.",
     "dist/staleness": "Policy version being trained minus the version that collected the rollouts.",
     "dist/policy_version": "Updates behind the current weights.",
     "dist/ratio_error": "Largest |ratio - 1| of learner to worker action probabilities, on a sample, before the first gradient step.",
@@ -51,6 +52,9 @@ KEYS: dict[str, str] = {
     "dist/worker_seconds_max": "Collection time inside the slowest worker.",
     "dist/worker_fps": "Env steps per second of one worker while it collects.",
     "dist/learner_seconds": "Time of the update inside the learner, without transport.",
+    "dist/exchange_seconds": (
+        "Time of the update that learner 0 spent adding up numbers with the others, waiting for them included; absent with one learner."
+    ),
     "dist/rollout_bytes": "Size of the iteration's rollouts, all workers together.",
     "dist/reward_scale": "Standard deviation of the discounted return, which the rewards are divided by.",
     "dist/obs_count": "Observations behind the normalizer's mean and std; equals time/total_timesteps.",
@@ -76,7 +80,7 @@ KEYS: dict[str, str] = {
 EVENTS: dict[str, str] = {
     "started": "Training began from nothing.",
     "ready": "Workers and learner have started.",
-    "layout_changed": "Training goes on with another number of workers, so no longer to the bit.",
+    "layout_changed": "Training goes on with another number of workers or learners, so no longer to the bit.",
     "resumed": "Training went on from a checkpoint with this many env_steps; rows above it were rolled back.",
     "evaluated": "An evaluation ended.",
     "checkpoint": "A checkpoint was saved.",

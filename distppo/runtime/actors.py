@@ -158,9 +158,9 @@ class LearnerActor(LearnerProcess):
         self._output = redirected(role, logs)
         super().__init__(*learner)
 
-    def open(self) -> Place:  # type: ignore[override]
-        """Opens the place where the other learners find this one."""
-        return super().open(ray.util.get_node_ip_address())
+    def open(self, rank: int) -> Place | None:  # type: ignore[override]
+        """Opens, as learner 0, the place where the other learners find it; from the others it is no more than a sign of life."""
+        return None if rank else super().open(ray.util.get_node_ip_address())
 
     def ready(self, rank: int = 0, place: Place | None = None) -> Presence:  # type: ignore[override]
         """Returns the name of the inner step, compiled and ready to run.

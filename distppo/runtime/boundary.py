@@ -83,6 +83,17 @@ def other_layout(boundary: Boundary, num_workers: int) -> str | None:
     )
 
 
+def other_learners(checkpoint: Checkpoint | None, num_learners: int) -> str | None:
+    """Returns what another number of learners means, or None where there are as many as before."""
+    before = num_learners if checkpoint is None else config_of(checkpoint).learner.num_learners
+    if before == num_learners:
+        return None
+    return (
+        f"{num_learners} learner{'s' if num_learners > 1 else ''} where there {'were' if before > 1 else 'was'} {before}: they minimize the "
+        "same loss, in another order of sums, so the run goes on equal to rounding, not to the bit"
+    )
+
+
 def _states(checkpoint: Checkpoint, config: Config, values: dict[str, Any]) -> EnvStates:
     """Returns the states of the environments that a run has now, as far as the checkpoint has them."""
     wanted, shape, trained = config.rollout.num_envs, env_spec_of(checkpoint).observation_shape, config_of(checkpoint)

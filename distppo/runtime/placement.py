@@ -26,7 +26,7 @@ POLL_SECONDS = 0.2
 
 
 class Placement:
-    """The bundles that a run has for itself: the learner's, and one a worker.
+    """The bundles that a run has for itself: the learner's, one a worker, and then those of more learners.
 
     In a Tune trial, or any actor whose placement group takes in what it starts, that group is used as it is: whoever made it has given it
     the bundles.
@@ -40,6 +40,7 @@ class Placement:
     Attributes:
         own: whether the group is this run's.
         name: of the group, and the first part of the actors' names.
+        learner_bundles: of each learner.
 
     Raises:
         ResourceError: the cluster has no room for them within `fault.startup_timeout` seconds.
@@ -47,6 +48,7 @@ class Placement:
 
     def __init__(self, config: Config, workers: int, *, name: str, check: Callable[[], None]) -> None:
         self._strategy = STRATEGIES[config.cluster.placement]
+        self.learner_bundles = [LEARNER_BUNDLE, *range(workers + 1, workers + config.learner.num_learners)]
         self._leaving: frozenset[str] = frozenset()
         # Runs of the same name may share a cluster, and a process that is replaced keeps its name for a moment.
         self.name = f"{name}-{secrets.token_hex(4)}"
@@ -70,7 +72,7 @@ class Placement:
         """Returns the options of an actor.
 
         Args:
-            role: learner or worker-<number>, which its name ends with, and how many had it before.
+            role: learner, learner-<rank> or worker-<number>, which its name ends with, and how many had it before.
             bundle: in which it is to start; None: wherever there is room.
         """
         again = f".{self._started[role]}" if self._started[role] else ""
@@ -95,13 +97,14 @@ class Placement:
 
     def _reserve(self, config: Config, workers: int, check: Callable[[], None]) -> PlacementGroup:
         needed = cluster.needed_resources(config, workers)
-        learner = {"CPU": float(cluster.LEARNER_CPUS)} | ({"GPU": needed["GPU"]} if needed["GPU"] else {})
-        bundles = [learner, *({"CPU": float(cluster.WORKER_CPUS)} for _ in range(workers))]
+        more = config.learner.num_learners - 1
+        learner = {"CPU": float(cluster.LEARNER_CPUS)} | ({"GPU": 1.0} if needed["GPU"] else {})
+        bundles = [learner, *[{"CPU": float(cluster.WORKER_CPUS)}] * workers, *[learner] * more]
         timeout = config.fault.startup_timeout
         deadline = time.monotonic() + timeout
         label, _, value = (config.cluster.learner_label or "").partition("=")
         if label and _exists(label, value):
-            group = self._create(bundles, [{label: value}, *({} for _ in range(workers))])
+            group = self._create(bundles, [{label: value}, *[{}] * workers, *[{label: value}] * more])
             if _ready(group, min(PREFER_SECONDS, timeout / 2), check):
                 return group
             _remove(group)

@@ -84,7 +84,8 @@ class RayBackend:
             started_here = alone or (self._owns_ray and address is None)
             self._nodes = NodeWatch(enabled=not started_here)
             # On this machine the workers wait while the learner works, except in overlap mode.
-            cores = available_cores() if started_here and config.rollout.mode == "sync" else cluster.LEARNER_CPUS
+            idle = started_here and config.rollout.mode == "sync"
+            cores = max(1, available_cores() // config.learner.num_learners) if idle else cluster.LEARNER_CPUS
             shares = [Share(number, *envs) for number, envs in enumerate(share_envs(config.rollout.num_envs, self.num_workers))]
             standpoints = [Standpoint(first_iteration, part_of(states, share.first_env, share.num_envs)) for share in shares]
             logs = None if directory is None else RunLogs.of(directory)
@@ -93,7 +94,7 @@ class RayBackend:
                 env,
                 restored,
                 cores=cores,
-                gpus=self._needed["GPU"],
+                gpus=self._needed["GPU"] / config.learner.num_learners,
                 placement=self._placement,
                 logs=logs,
                 faults=faults,
@@ -125,7 +126,8 @@ class RayBackend:
         workers = f"{self.num_workers} worker{'s' if self.num_workers > 1 else ''}"
         if self._least < self.num_workers:
             workers = f"{self.present} of {self._least} to {workers}"
-        return f"on Ray, {workers} and 1 learner, {nodes} node{'s' if nodes > 1 else ''}"
+        learners = f"{len(self._learner.hosts)} learner{'s' if len(self._learner.hosts) > 1 else ''}"
+        return f"on Ray, {workers} and {learners}, {nodes} node{'s' if nodes > 1 else ''}"
 
     @property
     def present(self) -> int:
@@ -141,13 +143,14 @@ class RayBackend:
         """
         timeout = self._startup_timeout
         deadline = time.monotonic() + timeout
-        while missing := self._pool.missing + (not self._learner.ready):
+        while missing := self._pool.missing + len(self._learner.arrivals):
             self._stop.check()
             self._pool.check()
             if time.monotonic() > deadline:
-                lacking = f"{missing} of {self._least + 1} actors were not ready after {timeout:g} s (fault.startup_timeout). "
+                actors = self._least + len(self._learner.hosts)
+                lacking = f"{missing} of {actors} actors were not ready after {timeout:g} s (fault.startup_timeout). "
                 raise ResourceError(lacking + cluster.resources_text(self._needed))
-            self._pool.advance([] if self._learner.ready else [self._learner.host.arrival])
+            self._pool.advance(self._learner.arrivals)
             self._learner.welcome()
         self._pool.check()
         self.step_name = self._learner.step_name

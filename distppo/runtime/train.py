@@ -23,7 +23,7 @@ from distppo.metrics import METRICS_FILE, SUMMARY_FILE, Forwarder, RunWriter, ma
 from distppo.models.acting import checked_network
 from distppo.runtime.address import Address, find_cluster
 from distppo.runtime.backend import Backend, LocalBackend, WorkerFailed
-from distppo.runtime.boundary import other_layout
+from distppo.runtime.boundary import other_layout, other_learners
 from distppo.runtime.callbacks import Callbacks
 from distppo.runtime.faults import Crash, FaultLog, News, Recovery, fault_text
 from distppo.runtime.remarks import remarks
@@ -310,7 +310,8 @@ def _train(
         return {"env_steps_per_second": None}
     display.message(f"{backend.description}; learner step: {backend.step_name}")
     writer.event("ready", description=backend.description, step=backend.step_name)
-    if (other := other_layout(start.boundary, backend.num_workers)) is not None:
+    layout = other_layout(start.boundary, backend.num_workers), other_learners(start.checkpoint, start.config.learner.num_learners)
+    for other in filter(None, layout):
         display.message(other)
         writer.event("layout_changed", message=other)
     saved = start.continued and start.checkpoint is not None

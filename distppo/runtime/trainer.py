@@ -326,6 +326,7 @@ class Trainer:
             "rollout/episodes": len(report.episodes),
             **report.metrics,
             "dist/workers": self._backend.present,
+            "dist/learners": self._config.learner.num_learners,
             "dist/worker_seconds_min": min(workers),
             "dist/worker_seconds_mean": math.fsum(workers) / len(workers),
             "dist/worker_seconds_max": max(workers),

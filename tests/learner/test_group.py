@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from learner.test_learner import RAW, Run, too_large
 
 from distppo.errors import PeerLostError, UserError
 from distppo.learner import Learner, learner
 from distppo.learner.group import LearnerGroup, Meeting, Place
 from distppo.types import Rollout
-from learner.test_learner import RAW, Run, too_large
 
 HOST, CPU, SECONDS = "127.0.0.1", torch.device("cpu"), 60.0
 ONE = {"learner.step": "torch"}

@@ -66,7 +66,7 @@ def worker_pid(backend: RayBackend, number: int) -> int:
 
 
 def learner_pid(backend: RayBackend) -> int:
-    presence = backend._learner.host.presence
+    presence = backend._learner.hosts[0].presence
     assert presence is not None
     return int(presence.pid)
 

@@ -1,0 +1,137 @@
+"""Several learner processes: they learn what one learns, survive the death of any of them, and are found by nobody else."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from runtime.running import Run, kill_when_busy
+from runtime.test_ports import listening
+from runtime.test_supervision import assert_equal, at, undisturbed
+
+from distppo.runtime.ray_backend import RayBackend
+
+__all__ = ["at", "undisturbed"]
+pytestmark = pytest.mark.ray
+
+ONE = {"rollout.num_workers": 2, "run.total_timesteps": 384, "learner.step": "torch", "fault.restart_backoff": 0.1}
+TWO = ONE | {"learner.num_learners": 2}
+
+
+def pid_of(backend: RayBackend, rank: int) -> int:
+    presence = backend._learner.hosts[rank].presence
+    assert presence is not None
+    return int(presence.pid)
+
+
+@pytest.mark.parametrize("mode", ["sync", "overlap"])
+def test_two_learners_learn_what_one_learns(mode: str, small: Callable[..., Run], undisturbed: Callable[..., Run]) -> None:
+    """The first update is the same within 1e-6; later ones drift apart by rounding."""
+    one, two = small(ONE | {"rollout.mode": mode}), undisturbed(TWO | {"rollout.mode": mode})
+    keys = [key for key in one.rows[0] if key.startswith(("rollout/", "train/", "value/"))]
+    assert {key: two.rows[0][key] for key in keys} == pytest.approx({key: one.rows[0][key] for key in keys}, rel=1e-4, abs=1e-6)
+    np.testing.assert_allclose(two.arrays["parameters"], one.arrays["parameters"], rtol=0, atol=1e-4)
+    assert two.faults == [] and two.rows[-1]["dist/obs_count"] == two.rows[-1]["time/total_timesteps"] == 384
+    assert [row["dist/learners"] for row in two.rows] == [2, 2, 2] and all(row["dist/exchange_seconds"] > 0 for row in two.rows)
+    (ready,) = [event for event in two.events if event["event"] == "ready"]
+    assert ready["description"].startswith("on Ray, 2 workers and 2 learners, ") and ready["step"] == "torch"
+
+
+@pytest.mark.parametrize(
+    ("rank", "when", "mode"),
+    [(1, "updating", "sync"), (0, "updating", "overlap"), pytest.param(1, "idle", "overlap", marks=pytest.mark.slow)],
+)
+def test_a_killed_learner_of_two_changes_nothing(
+    rank: int,
+    when: str,
+    mode: str,
+    small: Callable[..., Run],
+    undisturbed: Callable[..., Run],
+    at: Callable[..., None],
+    recovery: Callable[..., None],
+) -> None:
+    """Row 8: both start again from the last state, and the update is made again, to the same bits."""
+    settings = TWO | {"rollout.mode": mode}
+    reference = undisturbed(settings)
+    if when == "idle":
+        at("update", 3, lambda backend: os.kill(pid_of(backend, rank), signal.SIGKILL))
+    else:
+        at("update", 3, lambda backend: kill_when_busy(pid_of(backend, rank), "follow" if rank else "update"))
+    run = small(settings)
+    assert_equal(run, reference)
+    assert run.faults == ["learner_died"] and run.summary["faults"]["learner_restarts"] == 1
+    (fault,) = [event for event in run.events if event["event"] == "fault"]
+    assert fault["where"] == "the learners" and fault["why"]
+    recovery(run.directory)
+
+
+@pytest.mark.slow
+def test_a_stopped_learner_of_two_is_not_waited_for_longer_than_is_said(
+    small: Callable[..., Run], undisturbed: Callable[..., Run], at: Callable[..., None], recovery: Callable[..., None]
+) -> None:
+    """It is killed, and both start again."""
+    reference = undisturbed(TWO)
+    at("update", 3, lambda backend: os.kill(pid_of(backend, 1), signal.SIGSTOP))
+    run = small(TWO | {"fault.learner_timeout": 2})
+    assert_equal(run, reference)
+    (fault,) = [event for event in run.events if event["event"] == "fault"]
+    assert "learner 0 of 2 waited for another that is gone or hangs" in fault["why"]
+    recovery(run.directory)
+
+
+def test_learners_with_other_bits_start_again(small: Callable[..., Run], undisturbed: Callable[..., Run], at: Callable[..., None]) -> None:
+    """The digests of every update are compared; here learner 1 has learned an update that learner 0 has not."""
+
+    def lead_astray(backend: RayBackend) -> None:
+        _spoil(backend)
+
+    reference = undisturbed(TWO)
+    at("update", 3, lead_astray)
+    run = small(TWO)
+    assert_equal(run, reference)
+    (fault,) = [event for event in run.events if event["event"] == "fault"]
+    assert fault["why"].startswith("learner 1 has not the bits of learner 0 after the same update")
+
+
+def _spoil(backend: RayBackend) -> None:
+    """Flips a bit in learner 1's memory."""
+    import ray
+
+    def flip(learner: Any) -> None:
+        learner._learner._vectors.second_moment.view(np.uint32)[0] ^= 1
+
+    ray.get(backend._learner.hosts[1].actor.__ray_call__.remote(flip))
+
+
+def test_another_number_of_learners_goes_on_and_says_that_it_is_not_to_the_bit(
+    small: Callable[..., Run], undisturbed: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Checkpoints are the same whoever wrote them: one learner goes on from two, and two from one."""
+    one = small(ONE | {"run.total_timesteps": 256})
+    kept = {name: array.shape for name, array in one.arrays.items()}
+    capsys.readouterr()
+    two = small({"learner.num_learners": 2, "run.total_timesteps": 384}, resume=str(one.directory))
+    assert "2 learners where there was 1" in capsys.readouterr().out
+    assert {name: array.shape for name, array in two.arrays.items()} == kept
+    np.testing.assert_allclose(two.arrays["parameters"], undisturbed(TWO).arrays["parameters"], rtol=0, atol=1e-4)
+    again = small({"learner.num_learners": 1, "run.total_timesteps": 512}, resume=str(two.directory))
+    assert "1 learner where there were 2" in capsys.readouterr().out
+    assert again.faults == [] and again.rows[-1]["dist/obs_count"] == 512
+
+
+def test_learners_listen_on_the_address_of_their_node_alone(small: Callable[..., Run], shared_ray: Any, at: Callable[..., None]) -> None:
+    """Of a local run that is 127.0.0.1."""
+    found: list[str] = []
+
+    def look(backend: RayBackend) -> None:
+        found.extend(listening({pid_of(backend, rank) for rank in (0, 1)}).values())
+
+    at("update", 2, look)
+    small(TWO)
+    node = shared_ray.util.get_node_ip_address()
+    print(found, node)
+    assert found and set(found) <= {"127.0.0.1", node}
