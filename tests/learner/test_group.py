@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from learner.test_learner import RAW, Run, too_large
+from runtime.test_ports import listening
 
 from distppo.errors import PeerLostError, UserError
 from distppo.learner import Learner, learner
@@ -150,6 +151,15 @@ def test_nobody_waits_for_a_learner_that_is_gone(number: signal.Signals, patienc
     finally:
         process.kill()
         process.join()
+
+
+def test_learners_listen_on_the_address_they_are_given_alone() -> None:
+    """As the store and torch's own connections would not, if they were left to themselves."""
+    mine = {os.getpid()}
+    before = listening(mine)
+    with connections(2) as groups:
+        opened = {port: address for port, address in listening(mine).items() if port not in before}
+        assert len(groups) == 2 and opened and set(opened.values()) == {HOST}
 
 
 def test_a_group_that_does_not_come_together_says_so() -> None:

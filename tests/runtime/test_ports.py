@@ -43,9 +43,10 @@ def listening(pids: set[int]) -> dict[tuple[int, int], str]:
 def test_a_local_run_listens_on_loopback_alone_and_asks_for_its_token(
     started: Callable[..., subprocess.Popen[bytes]], small_file: str, tmp_path: Path
 ) -> None:
-    """Nothing that Ray opens can be reached from another machine, and on this one nobody joins without the user's token."""
+    """Nothing that Ray or learners open can be reached from another machine, and on this one nobody joins without the user's token."""
     run = tmp_path / "run"
-    process = started("train", "--config", small_file, "--num-workers", "2", "--total-timesteps", "1e9", "--run-dir", str(run))
+    settings = ["--num-workers", "2", "--set", "learner.num_learners=2", "--total-timesteps", "1e9", "--run-dir", str(run)]
+    process = started("train", "--config", small_file, *settings)
     metrics = run / "metrics.jsonl"
     wait_until(lambda: metrics.exists() and metrics.read_text().count("time/total_timesteps"), SECONDS, "a row of metrics")
     processes = processes_of(process.pid)
