@@ -81,7 +81,9 @@ def _iteration(config: Config, num_workers: int) -> str:
 def _update(config: Config) -> str:
     minibatches = config.batch_size // config.ppo.mini_batch_size
     minibatch = f"{format_count(minibatches)} minibatch{'es' * (minibatches > 1)} of {format_count(config.ppo.mini_batch_size)}"
-    return f"{config.ppo.epochs} epochs x {minibatch} = {format_count(gradient_steps(config))} gradient steps"
+    learners = config.learner.num_learners
+    shared = f", each shared out over {learners} learners" if learners > 1 else ""
+    return f"{config.ppo.epochs} epochs x {minibatch} = {format_count(gradient_steps(config))} gradient steps{shared}"
 
 
 def _run(start: Start) -> str:

@@ -89,12 +89,13 @@ def gradient_steps(config: Config) -> int:
 
 def _smaller(config: Config, num_envs: int) -> Config:
     """Returns the settings with one worker's environments and as few steps as fill some minibatches."""
-    size = config.ppo.mini_batch_size
+    whole = config.ppo.mini_batch_size
+    size = max(min(2, whole), whole // config.learner.num_learners)  # a learner's share; adding up is not counted
     least = size // math.gcd(size, num_envs)  # steps that fill whole minibatches
     wanted = min(MINIBATCHES * size, config.batch_size)
     steps = least * max(1, wanted // (num_envs * least))
     rollout = dataclasses.replace(config.rollout, num_envs=num_envs, num_steps=steps, num_workers=0)
-    schedule = dataclasses.replace(config.ppo, lr_schedule="constant", target_kl=None)
+    schedule = dataclasses.replace(config.ppo, mini_batch_size=size, lr_schedule="constant", target_kl=None)
     return dataclasses.replace(config, rollout=rollout, ppo=schedule)
 
 

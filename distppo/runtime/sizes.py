@@ -41,8 +41,9 @@ def memory_bytes(config: Config, env: EnvSpec, num_workers: int) -> int:
     """Returns about how much memory all processes of a run take together, on one machine.
 
     The rollouts are there three times: in the workers' buffers, in the object store, and as the learner's batch with its values and
-    advantages; Adam's moments and gradients go with the parameters.
+    advantages; Adam's moments and gradients go with the parameters. Every learner has the whole batch.
     """
-    data = 3 * rollout_bytes(config, env) + 6 * 4 * parameter_count(config, env)
-    processes = num_workers * WORKER_BYTES + LEARNER_BYTES + RAY_BYTES if num_workers else LEARNER_BYTES
+    learners = config.learner.num_learners
+    data = (2 + learners) * rollout_bytes(config, env) + (3 + 3 * learners) * 4 * parameter_count(config, env)
+    processes = num_workers * WORKER_BYTES + learners * LEARNER_BYTES + RAY_BYTES if num_workers else LEARNER_BYTES
     return DRIVER_BYTES + processes + data

@@ -32,6 +32,10 @@ WRONG = [
     ),
     ({"step": "fused", "device": "cuda"}, "learner.step fused runs on a CPU only, but learner.device is cuda"),
     ({"step": "fused", "compile": True}, "learner.compile compiles the torch step, but learner.step is fused"),
+    ({"num_learners": 3}, "mini_batch_size 64 is not a multiple of num_learners 3; 2 or 4 divide it"),
+    ({"num_learners": 100}, "mini_batch_size 64 is not a multiple of num_learners 100; 64 divides it"),
+    ({"num_learners": 2, "num_workers": 0}, "num_learners 2 are Ray actors, but num_workers 0 does without Ray; use num_workers auto"),
+    ({"num_learners": 2, "step": "fused"}, "num_learners 2 add up their gradients in every step, but step fused makes a whole epoch"),
     ({"kwargs": {"max_episode_steps": 5}}, "env.kwargs.max_episode_steps has a setting of its own: use env.max_episode_steps"),
 ]
 
@@ -53,6 +57,8 @@ def test_settings_that_do_not_fit_are_told_with_the_arithmetic(settings: dict[st
         {"mini_batch_size": 1, "advantage_normalization": "off"},
         {"step": "torch", "device": "cuda", "compile": True},
         {"device": "auto", "step": "fused"},
+        {"num_learners": 64},
+        {"num_learners": 4, "step": "torch", "compile": True},
     ],
 )
 def test_settings_at_the_edge_of_fitting_are_taken(settings: dict[str, Any]) -> None:

@@ -39,6 +39,8 @@ def test_two_learners_learn_what_one_learns(mode: str, undisturbed: Callable[...
     assert [row["dist/learners"] for row in two.rows] == [2, 2, 2] and all(row["dist/exchange_seconds"] > 0 for row in two.rows)
     (ready,) = [event for event in two.events if event["event"] == "ready"]
     assert ready["description"].startswith("on Ray, 2 workers and 2 learners, ") and ready["step"] == "torch"
+    groups = ray.util.placement_group_table().values()
+    assert any(group["bundles"] == dict.fromkeys(range(4), {"CPU": 1.0}) for group in groups), "all in one placement group"
 
 
 @pytest.mark.parametrize(
