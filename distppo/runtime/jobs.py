@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import ray
 import requests
-from ray._raylet import Config
+from ray._raylet import Config  # type: ignore[attr-defined]  # a compiled module
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
