@@ -75,7 +75,7 @@ def _new(parser: Parser, arguments: argparse.Namespace) -> tuple[Request, Record
         parser.error(f"--num-workers {shortened(arguments.num_workers)}: of a trial it is --workers-per-trial")
     from distppo.runtime.run_directory import RUNS_ROOT
     from distppo.runtime.tune.records import Records
-    from distppo.runtime.tune.request import DEFAULT_TRIALS, DEFAULT_WORKERS, Request
+    from distppo.runtime.tune.request import DEFAULT_TRIALS, DEFAULT_WORKERS, Request, require_sound
     from distppo.runtime.tune.search import new_search_directory
     from distppo.runtime.tune.space_file import read_search_space
 
@@ -90,7 +90,7 @@ def _new(parser: Parser, arguments: argparse.Namespace) -> tuple[Request, Record
         arguments.max_concurrent,
         arguments.address,
     )
-    _require_sound(request)
+    require_sound(request)
     directory = new_search_directory(request, RUNS_ROOT)
     return request, Records(request, directory), directory
 
@@ -106,7 +106,7 @@ def _continued(parser: Parser, arguments: argparse.Namespace) -> tuple[Request, 
     from distppo.config import load_config
     from distppo.runtime.run_directory import RUNS_ROOT
     from distppo.runtime.tune.records import BASE_FILE, SPACE_FILE, Records, find_search, read_results
-    from distppo.runtime.tune.request import Request
+    from distppo.runtime.tune.request import Request, require_sound
     from distppo.runtime.tune.space_file import read_search_space
 
     directory = find_search(arguments.resume, RUNS_ROOT)
@@ -124,14 +124,8 @@ def _continued(parser: Parser, arguments: argparse.Namespace) -> tuple[Request, 
     )
     records = Records(request, directory, stored.records)
     require_trusted(records.code, arguments.trust, source=directory)
-    _require_sound(request)
-    return request, records, directory
-
-
-def _require_sound(request: Request) -> None:
-    from distppo.runtime.tune.request import require_sound
-
     require_sound(request)
+    return request, records, directory
 
 
 def _say(line: str) -> None:

@@ -21,7 +21,7 @@ from distppo.runtime.address import find_cluster
 from distppo.runtime.run_directory import RunDirectory, free_name
 from distppo.runtime.signals import StopRequested, StopSignal
 from distppo.runtime.tune.records import BASE_FILE, RUNNING, SPACE_FILE, Records, trial_name
-from distppo.runtime.tune.request import Request, require_sound, trial_config
+from distppo.runtime.tune.request import Request, trial_config
 
 TUNE_DIRECTORY = "ray"
 """What Tune keeps for itself while a search runs: pickles, which nothing here ever reads again, and checkpoints on their way."""
@@ -54,7 +54,7 @@ def run_search(request: Request, records: Records, directory: Path, *, continued
     """Runs the trials that are left, and writes what they have reached.
 
     Args:
-        request: what is asked for.
+        request: what is asked for, as `require_sound` has found it.
         records: of the trials that there are.
         directory: of the search.
         continued: whether the directory's own search goes on.
@@ -64,7 +64,6 @@ def run_search(request: Request, records: Records, directory: Path, *, continued
         UserError: the request cannot be carried out; nothing was started.
         ResourceError: there are too few CPUs for a single trial.
     """
-    require_sound(request)
     with StopSignal() as stop:
         example = trial_config(request.base, request.found.space.drawn(request.config.run.seed, 0))
         env = probe_env(example.env)
