@@ -157,11 +157,11 @@ def learn(
     rank: int, pipe: Connection, observation: int, action: int, network: dict[str, Any], minibatch: int, step: str, count: int
 ) -> None:
     """Makes epochs on random samples; sends the seconds of the quickest."""
+    import torch
+
     from distppo.algo.batch import Batch, OptimizerVectors
     from distppo.learner import Learner
     from distppo.learner.group import LearnerGroup, Meeting
-
-    import torch
 
     config = load_config(
         overrides={

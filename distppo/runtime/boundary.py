@@ -88,10 +88,9 @@ def other_learners(checkpoint: Checkpoint | None, num_learners: int) -> str | No
     before = num_learners if checkpoint is None else config_of(checkpoint).learner.num_learners
     if before == num_learners:
         return None
-    return (
-        f"{num_learners} learner{'s' if num_learners > 1 else ''} where there {'were' if before > 1 else 'was'} {before}: they minimize the "
-        "same loss, in another order of sums, so the run goes on equal to rounding, not to the bit"
-    )
+    now, then = f"{num_learners} learner{'s' if num_learners > 1 else ''}", "were" if before > 1 else "was"
+    same = "they minimize the same loss, in another order of sums, so the run goes on equal to rounding, not to the bit"
+    return f"{now} where there {then} {before}: {same}"
 
 
 def _states(checkpoint: Checkpoint, config: Config, values: dict[str, Any]) -> EnvStates:

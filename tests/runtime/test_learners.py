@@ -40,7 +40,7 @@ def test_two_learners_learn_what_one_learns(mode: str, undisturbed: Callable[...
     (ready,) = [event for event in two.events if event["event"] == "ready"]
     assert ready["description"].startswith("on Ray, 2 workers and 2 learners, ") and ready["step"] == "torch"
     groups = ray.util.placement_group_table().values()
-    assert any(group["bundles"] == dict.fromkeys(range(4), {"CPU": 1.0}) for group in groups), "all in one placement group"
+    assert any(group["bundles"] == {number: {"CPU": 1.0} for number in range(4)} for group in groups), "all in one placement group"
 
 
 @pytest.mark.parametrize(
@@ -125,3 +125,18 @@ def test_the_same_number_of_learners_goes_on_to_the_bit(small: Callable[..., Run
     assert small(resume=f"{whole.directory}@256").same_bits(whole)
     one = small({"learner.num_learners": 1}, resume=f"{whole.directory}@256")
     np.testing.assert_allclose(one.arrays["parameters"], whole.arrays["parameters"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_curves_of_one_and_two_learners_are_closer_than_those_of_two_seeds(small: Callable[..., Run], shared_ray: Any) -> None:
+    """InvertedPendulum, mean return of the last 100 episodes over the iterations."""
+    pendulum = {"env.id": "InvertedPendulum-v4", "rollout.num_envs": 8, "rollout.num_steps": 256, "rollout.num_workers": 1}
+    learning = {"ppo.mini_batch_size": 256, "ppo.epochs": 5, "ppo.learning_rate": 1e-3, "run.total_timesteps": 12_288}
+
+    def curve(learners: int, seed: int) -> np.ndarray:
+        run = small(pendulum | learning | {"learner.step": "torch", "learner.num_learners": learners, "run.seed": seed})
+        return np.array([row["rollout/ep_rew_mean"] for row in run.rows])
+
+    one, two, other = curve(1, 0), curve(2, 0), curve(1, 1)
+    assert np.abs(one - two).mean() < np.abs(one - other).mean()
+    assert two[-1] > 2 * two[0]
