@@ -114,9 +114,8 @@ def compared(runs: Sequence[dict[str, Any]]) -> dict[str, float]:
     same = [float(np.abs(curves[1, seed] - curves[2, seed]).mean()) for seed in seeds]
     other = [float(np.abs(curves[1, a] - curves[1, b]).mean()) for a, b in combinations(seeds, 2)]
     result = {"between_learners": statistics.fmean(same), "between_seeds": statistics.fmean(other or [float("nan")])}
-    print(
-        f"mean distance of the curves: {result['between_learners']:.2f} between one and two learners, {result['between_seeds']:.2f} between seeds"
-    )
+    distances = f"{result['between_learners']:.2f} between one and two learners, {result['between_seeds']:.2f} between seeds"
+    print(f"mean distance of the curves: {distances}")
     return result
 
 
