@@ -79,11 +79,14 @@ def values_of(field: Field) -> st.SearchStrategy[Any]:
 def configs(draw: st.DrawFn) -> Config:
     """Configurations whose settings fit together."""
     values = {key: draw(values_of(field)) for key, field in FIELDS.items()}
-    size, steps = draw(st.integers(2, 1000)), draw(st.integers(1, 50))
+    learners = draw(st.sampled_from([1, 2, 4]))
+    workers = st.none() | st.integers(int(learners > 1), 8) | st.builds(WorkerRange, st.integers(4, 8), st.integers(1, 4))
+    size, steps = learners * draw(st.integers(2, 250)), draw(st.integers(1, 50))
     values |= {"ppo.mini_batch_size": size, "rollout.num_steps": size * steps, "learner.step": draw(st.sampled_from(["auto", "torch"]))}
     values |= {
         "rollout.num_envs": draw(st.integers(8, 100)),
-        "rollout.num_workers": draw(st.none() | st.integers(0, 8) | st.builds(WorkerRange, st.integers(4, 8), st.integers(1, 4))),
+        "learner.num_learners": learners,
+        "rollout.num_workers": draw(workers),
     }
     convolutions = draw(st.integers(1, 4))
     values |= {f"network.{name}": draw(st.tuples(*[st.integers(1, 64)] * convolutions)) for name in ("channels", "kernels", "strides")}

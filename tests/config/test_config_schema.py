@@ -15,7 +15,7 @@ from distppo.config.fields import FIELDS
 from distppo.config.json_schema import json_schema
 
 jsonschema = pytest.importorskip("jsonschema")  # Ray brings it along
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
 VALIDATOR = jsonschema.Draft202012Validator(json_schema())
 
 

@@ -145,3 +145,9 @@ def test_every_process_of_a_trial_has_its_bundle(workers: int, bundles: list[dic
     job = Job(load_config(overrides={"rollout.num_workers": workers}), "", METRIC, {})
     asked = TrainingTrial.default_resource_request({JOB: job})
     assert asked.bundles == bundles and asked.head_bundle_is_empty == (workers > 0)
+
+
+def test_several_learners_have_a_bundle_each() -> None:
+    config = load_config(overrides={"rollout.num_workers": 3, "learner.num_learners": 2})
+    asked = TrainingTrial.default_resource_request({JOB: Job(config, "", METRIC, {})})
+    assert asked.required_resources == {"CPU": 5.0} and len(asked.bundles) == 5

@@ -192,11 +192,13 @@ class TrainingTrial(Trainable):
 
 
 def bundles(config: Config) -> list[dict[str, float]]:
-    """Returns what each process of a trial occupies: its driver nothing, the learner, and the workers; of one process, that."""
+    """Returns what each process of a trial occupies: its driver nothing, the learners, and the workers; of one process, that."""
     learner = {"CPU": float(LEARNER_CPUS), "GPU": 1.0 if config.learner.device == "cuda" else 0.0}
     workers = config.rollout.num_workers
     assert workers is not None, "a trial has a fixed number of workers"
-    return [{}, learner, *({"CPU": float(WORKER_CPUS)} for _ in range(workers))] if workers else [learner]
+    if not workers:
+        return [learner]
+    return [{}, *[learner] * config.learner.num_learners, *[{"CPU": float(WORKER_CPUS)}] * workers]
 
 
 def _has(row: dict[str, Any], metric: str) -> bool:
