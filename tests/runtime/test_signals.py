@@ -82,9 +82,13 @@ def test_the_command_exits_with_the_signal_and_says_how_to_go_on(
 ) -> None:
     """The printed command continues the run; it is the last line."""
     monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(number)
+    if before is signal.SIG_IGN:  # these tests themselves may run under nohup
+        signal.signal(number, signal.SIG_DFL)
     with monkeypatch.context() as patch:
         interrupt_at(patch, LocalBackend, "wait", 2, number)
         assert main(["train", "--config", small_file, *ENDLESS]) == code
+    signal.signal(number, before)
     captured = capsys.readouterr()
     assert captured.out.splitlines()[-1] == "continue with:   distppo train --resume run"
     assert captured.err == ""
