@@ -129,6 +129,7 @@ def test_results_of_other_settings_are_never_put_together(scored: Scored, tmp_pa
     assert copied.get(NAME) is None and not copied.path(NAME).with_suffix(".csv").exists()
 
 
+@pytest.mark.slow
 def test_what_was_killed_goes_on_and_ends_with_the_same_scores(scored: Scored, tmp_path: Path) -> None:
     """SIGKILL for the script and its training; the same command then gives seed 0's very returns."""
     flags = flags_of(tmp_path)

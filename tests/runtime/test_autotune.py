@@ -58,6 +58,7 @@ def test_what_is_hardly_faster_is_not_proposed() -> None:
     assert proposed([first, other._replace(fps=110.0)]).fps == 110.0
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_this_machine_is_measured_and_left_as_it_was(
     started: Callable[..., subprocess.Popen[bytes]], small_file: str, tmp_path: Path

@@ -59,7 +59,8 @@ def test_nothing_is_left_on_a_cluster_that_goes_on(small: Callable[..., Run], sh
     wait_until(lambda: shared_ray.available_resources().get("CPU") == 4, 10, "every actor has ended")
     states = {actor["State"] for actor in shared_ray._private.state.actors().values()}
     assert states == {"DEAD"}
-    assert not shared_ray.util.placement_group_table()
+    groups = shared_ray.util.placement_group_table().values()
+    assert {group["state"] for group in groups} == {"REMOVED"}, "the table remembers groups that are gone"
     store = "object_store_memory"
     wait_until(
         lambda: shared_ray.available_resources().get(store) == shared_ray.cluster_resources()[store], 10, "the object store is empty"

@@ -39,6 +39,7 @@ def test_this_machine_is_fit_and_its_report_is_json(launch: Launch, tmp_path: Pa
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_failures_are_told_with_a_fix_and_the_exit_code(launch: Launch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()

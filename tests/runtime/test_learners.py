@@ -104,6 +104,7 @@ def test_learners_with_other_bits_start_again(small: Callable[..., Run], undistu
     assert fault["why"].startswith("learner 1 has not the bits of learner 0 after the same update")
 
 
+@pytest.mark.slow
 def test_another_number_of_learners_goes_on_and_says_that_it_is_not_to_the_bit(
     small: Callable[..., Run], undisturbed: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:

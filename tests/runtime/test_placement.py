@@ -94,6 +94,7 @@ def test_inside_another_group_that_one_is_used(shared_ray: Any, small_file: str,
     ray.util.remove_placement_group(group)
 
 
+@pytest.mark.slow
 def test_workers_that_are_missing_change_nothing_but_the_time(small: Callable[..., Run], shared_ray: Any) -> None:
     """A range starts with what there is room for; those that are there do the others' work, evenly, and the bits are the same."""
     with held(shared_ray, 1):

@@ -39,6 +39,7 @@ def listening(pids: set[int]) -> dict[tuple[int, int], str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_local_run_listens_on_loopback_alone_and_asks_for_its_token(
     started: Callable[..., subprocess.Popen[bytes]], small_file: str, tmp_path: Path

@@ -254,6 +254,7 @@ def test_a_signal_while_ray_starts_ends_everything(
     assert "interrupted: 0 env steps" in (tmp_path / "stdout").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_killed_driver_takes_its_ray_with_it(started: Callable[..., subprocess.Popen[bytes]], small_file: str, tmp_path: Path) -> None:
     """Nobody is there to tell them: the processes notice by themselves. Two idle agents of Ray's take a minute, fixed in its code."""

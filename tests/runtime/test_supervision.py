@@ -150,6 +150,7 @@ def test_a_killed_learner_changes_nothing(
     recovery(run.directory)
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_is_ended_at_the_deadline_and_changes_nothing(
     small: Callable[..., Run], undisturbed: Callable[..., Run], at: Callable[..., None], recovery: Callable[..., None]
 ) -> None:

@@ -49,6 +49,7 @@ def results() -> dict[int, dict[str, Any]]:
     return {record["number"]: record for record in json.loads(Path("search/results.json").read_text())["records"]}
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_asha_stops_the_worse_trials_and_the_best_trains_on(project: Path, shared_ray: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Each trial has a learner and a worker in bundles of its own; table, JSON, CSV and best.yaml agree."""
@@ -72,6 +73,7 @@ def test_asha_stops_the_worse_trials_and_the_best_trains_on(project: Path, share
     assert wait_until(lambda: shared_ray.available_resources().get("CPU") == 4, SECONDS, "every actor has ended")
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_pbt_moves_weights_and_settings_and_the_learner_uses_them(project: Path, shared_ray: Any) -> None:
     """The learning rate that the real learner reports after each change is the one that was chosen for it."""
