@@ -21,6 +21,7 @@ import pytest
 from runtime.running import ROOT, SECONDS, SMALL, command, environment, processes_of, wait_until
 
 from distppo.config import dump_config, load_config
+from distppo.metrics import read_log
 
 ENDLESS = SMALL | {"rollout.num_workers": 2, "run.total_timesteps": 1_000_000_000, "fault.startup_timeout": 300}
 RAY = (sys.executable, "-m", "ray.scripts.scripts", "start", "--num-cpus=2", "--block", "--object-store-memory=100000000")
@@ -153,6 +154,9 @@ def test_a_job_is_submitted_followed_left_stopped_and_resumed(
     assert (resumed.returncode, resumed.stderr) == (0, ""), resumed.stdout
     assert f"resumed {cluster.runs}/job-1/checkpoints/" in resumed.stdout and "\nfinished: job-1-" in resumed.stdout
     assert json.loads((cluster.runs / "job-1" / "summary.json").read_text())["env_steps"] == reached + 256
+    rows, events = read_log(cluster.runs / "job-1" / "metrics.jsonl")
+    assert {row["dist/workers"] for row in rows} == {2}, "both nodes' workers were there all the time"
+    assert [event for event in events if event["event"] == "fault"] == []
     assert [path.name for path in cluster.runs.iterdir()] == ["job-1"] and not (cluster.project / "runs").exists()
 
 
