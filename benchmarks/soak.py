@@ -3,9 +3,11 @@
     .venv/bin/python benchmarks/soak.py                       1,000 small iterations on two workers: three minutes
     .venv/bin/python benchmarks/soak.py --iterations 100      a quick look
 
-The memory of every process is looked at once an iteration: of driver, learner and workers what is resident and theirs alone, of the raylet,
-which holds the object store, all that is resident. After a warm-up the median of the last tenth is compared with that of the first. The
-exit code is 1 if one of these grew by more than 5 percent, or if a process is left. Writes results/soak.json and prints the table.
+The memory of every process is looked at once an iteration, or less often where looking takes longer than training: of driver, learner and
+workers what is resident and theirs alone, of the raylet, which holds the object store, all that is resident. After a warm-up the median of
+the last tenth is compared with that of the first. Only what is seen while training goes on counts: once learner and workers have ended, the
+libraries that the driver shared with them are its alone.
+The exit code is 1 if one of these grew by more than 5 percent, or if a process is left. Writes results/soak.json and prints the table.
 """
 
 from __future__ import annotations
@@ -62,12 +64,12 @@ def main() -> int:
 
 
 def watch(env: str, iterations: int) -> tuple[dict[str, list[float]], list[str]]:
-    """Trains; returns resident memory in MiB by process, a value an iteration, and what is left afterwards."""
+    """Trains; returns resident memory in MiB by process, a value an iteration that was seen, and what is left afterwards."""
     samples: dict[str, list[float]] = defaultdict(list)
     flags = ["--env", env, *SMALL, *QUIET, "--total-timesteps", str(iterations * BATCH)]
     with WatchedRun(flags) as run:
         for line in run.lines():
-            if line.event is None:
+            if line.event is None and line.newest and line.values["time/iterations"] < iterations:
                 for name, memory in memories(run).items():
                     samples[name].append(memory)
         left = run.left()

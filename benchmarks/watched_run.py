@@ -34,10 +34,12 @@ class Line(NamedTuple):
     Attributes:
         seconds: from the start of the command until it was there, to 0.02 s.
         values: a row or an event.
+        newest: whether no later line was there yet when it was read.
     """
 
     seconds: float
     values: dict[str, Any]
+    newest: bool
 
     @property
     def event(self) -> str | None:
@@ -112,7 +114,8 @@ class WatchedRun:
                     whole, _, _ = file.read().rpartition(b"\n")
                 seconds = _now() - self._started
                 read += len(whole) + 1 if whole else 0
-                yield from (Line(seconds, json.loads(text)) for text in whole.splitlines())
+                lines = whole.splitlines()
+                yield from (Line(seconds, json.loads(text), k == len(lines)) for k, text in enumerate(lines, 1))
             if ended:
                 break
             time.sleep(POLL_SECONDS)
