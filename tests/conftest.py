@@ -1,8 +1,9 @@
-"""What every test gets: one compute thread, a quiet Ray, and trust in the tests' own environments and networks."""
+"""What every test gets: one compute thread, a quiet Ray, trust in the tests' own environments and networks, and Ctrl-C."""
 
 from __future__ import annotations
 
 import os
+import signal
 
 ENVIRONMENTS = ("Camera", "Drawn", "Endless", "Failing", "Logged", "Paid", "Painted", "Point", "Shaped", "Slow", "Talking", "Wrapped")
 NETWORKS = ("Gaussian", "Small")
@@ -16,3 +17,6 @@ SETTINGS = {
     "DISTPPO_TRUST": " ".join([*(f"probe_envs:{name}-v0" for name in ENVIRONMENTS), *(f"own_networks:{name}" for name in NETWORKS)]),
 }
 os.environ.update(SETTINGS)
+# A shell script's background jobs ignore it, and would have the processes that tests start ignore it too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -99,7 +99,7 @@ FAULTS: dict[str, str] = {
     "worker_died": "The process of a rollout worker ended; its fragment is collected again from where its environments stood.",
     "worker_hung": "A rollout worker did not deliver within `fault.collect_timeout`, and was killed; as above.",
     "worker_unreachable": "A rollout worker did not answer and may be alive; it is asked again, later each time.",
-    "worker_away": "No process has started for a share of the environments; another worker does its work meanwhile.",
+    "worker_away": "No process has started for a share; others do its work until one has. Told once, counted by fragment.",
     "fragment_lost": "A fragment went with its node before the learner had it; it is collected again.",
     "learner_died": "The process of the learner ended; it is rebuilt from its last state.",
     "learner_unreachable": "The learner did not answer and may be alive; it is asked again, later each time.",

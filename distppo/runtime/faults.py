@@ -73,6 +73,10 @@ class FaultLog:
         """Counts and tells a fault; see FaultEvent for the words."""
         self.add(FaultEvent(kind, where, why, done))
 
+    def count(self, kind: str) -> None:
+        """Counts one more of what has been told already and goes on."""
+        self.counts[FAULT_METRICS[kind]] += 1
+
     def add(self, fault: FaultEvent) -> None:
         """Counts and tells a fault that somebody else has noticed."""
         self.counts[FAULT_METRICS[fault.kind]] += fault.times

@@ -50,6 +50,7 @@ class Seat:
         attempts: that failed since then.
         next_start: when the next process may be started, monotonic seconds.
         failed_at: when the trouble began; None: there is none.
+        away: whether it was told that others do its work, since it last had a process.
         error: why no more can be had of it.
     """
 
@@ -61,6 +62,7 @@ class Seat:
     attempts: Attempts = field(default_factory=Attempts)
     next_start: float = 0.0
     failed_at: float | None = None
+    away: bool = False
     error: Exception | None = None
 
     @property

@@ -251,8 +251,13 @@ class WorkerPool:
             return seat.adopter
         busy = [order.host for order in self._orders]
         idle = next((other.host for other in self.seats if other.ready and other.host not in busy), None)
-        if idle is not None:
-            self._faults.record("worker_away", seat.share.name, "no process has started for it yet", f"its work is done by {idle.name}")
+        if idle is not None and seat.away:
+            self._faults.count("worker_away")
+        elif idle is not None:
+            seat.away = True
+            self._faults.record(
+                "worker_away", seat.share.name, "no process has started for it yet", f"{idle.name} does its work until one has"
+            )
         return idle
 
     def _hand(self, order: Order, host: Host) -> None:
@@ -284,6 +289,7 @@ class WorkerPool:
                 self._give_up(seat, error)
                 continue
             host.presence = presence
+            seat.away = False
             if self._logs is not None:
                 self._logs.note(f"worker-{seat.share.number}", presence.output)
             if presence.answer != self._env:

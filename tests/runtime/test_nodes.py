@@ -64,6 +64,10 @@ def rows_of(directory: Path) -> list[dict[str, Any]]:
     return [line for line in map(json.loads, lines) if "event" not in line]
 
 
+def places_away(run: Path) -> list[str]:
+    return [event["where"] for event in read_events(run) if event.get("what") == "worker_away"]
+
+
 @pytest.fixture(scope="module")
 def undisturbed(small_file: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same run of ten iterations in a Ray of its own, to which nothing happens, with a checkpoint of each."""
@@ -95,8 +99,10 @@ def test_a_lost_node_costs_time_and_nothing_else(
     driver = started("train", "--config", small_file, *TWO, "--total-timesteps", "1280", "--address", nodes.address)
     wait_until(lambda: len(rows_of(run)) >= 2, 30, "two iterations")
     nodes.ask("lose")
+    wait_until(lambda: places_away(run), SECONDS, "survivors have taken over")  # its processes outlive it for a moment
     lost_at = len(rows_of(run))
     wait_until(lambda: len(rows_of(run)) >= lost_at + 2, SECONDS, "the survivors go on without it")
+    assert len(places_away(run)) == len(set(places_away(run))) <= rows_of(run)[-1]["faults/takeovers"] - 1, "told once, and counted"
     nodes.ask("add 1")
     assert driver.wait(SECONDS) == 0, (tmp_path / "stderr").read_text()
     recovery(run)
