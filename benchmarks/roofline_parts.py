@@ -199,6 +199,7 @@ def epoch(config: Config, spec: EnvSpec, samples: int) -> Callable[[], object]:
     coefficients = Coefficients(
         learning_rate=0.0,
         clip_epsilon=ppo.clip_epsilon,
+        penalized=float(ppo.objective == "spo"),
         entropy_coef=ppo.entropy_coef,
         value_loss_coef=ppo.value_loss_coef,
         value_clip=math.inf,

@@ -36,6 +36,7 @@ class Coefficients(NamedTuple):
     Attributes:
         learning_rate: Adam's.
         clip_epsilon: of the ratio.
+        penalized: 1 where the ratio is penalized (SPO), 0 where it is clipped.
         entropy_coef: weight of the entropy bonus.
         value_loss_coef: weight of the squared value error.
         value_clip: of the value prediction; inf disables.
@@ -46,6 +47,7 @@ class Coefficients(NamedTuple):
 
     learning_rate: float
     clip_epsilon: float
+    penalized: float
     entropy_coef: float
     value_loss_coef: float
     value_clip: float
@@ -77,7 +79,7 @@ class EpochStats(NamedTuple):
     Attributes:
         tried: gradient steps.
         skipped: of them, steps not taken because the gradient was not finite.
-        policy_loss: clipped surrogate.
+        policy_loss: surrogate, clipped or penalized.
         value_loss: squared error, before its weight.
         entropy: nats.
         approx_kl: k3 against the behaviour policy, nats.

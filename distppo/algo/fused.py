@@ -385,7 +385,7 @@ def _gradient(parameters, network, batch, rows, advantage, size, floats, scratch
 def _tower_gradient(tower, parameters, network, batch, rows, advantage, size, floats, scratch, gradient, losses):
     """Writes what `_gradient` does for the parameters and losses of one tower, from the inputs in its scratch."""
     _, actions, log_probs, _, returns, values, previous = batch
-    _, clip, entropy_coef, value_coef, value_clip, _, _ = floats
+    _, clip, penalized, entropy_coef, value_coef, value_clip, _, _ = floats
     inputs, starts, hidden, deltas, units, deviations, action, mean, mean_delta, value, value_delta, log_prob = scratch
     acts, criticizes = tower == 0, tower == network.towers - 1
     top = _forward(parameters, network, tower, inputs, hidden, units, deviations, starts)
@@ -397,13 +397,17 @@ def _tower_gradient(tower, parameters, network, batch, rows, advantage, size, fl
         _add_bias(mean, parameters[head + count * width : head + count * width + count])
         if len(network.choices) > 0:
             losses[2] = _choose(action, mean, network.choices, log_prob, mean_delta) / size
-            losses[0], losses[3], losses[4], losses[5] = _ratio_gradient(log_prob, rows, log_probs, previous, advantage, size, clip)
+            losses[0], losses[3], losses[4], losses[5] = _ratio_gradient(
+                log_prob, rows, log_probs, previous, advantage, size, clip, penalized
+            )
             _categorical_gradient(action, mean, network.choices, log_prob, entropy_coef / F32(size), mean_delta)
         else:
             part = F32(len(rows)) / F32(size)
             first, last = network.log_std, network.log_std + count
             losses[2] = part * _standardize_actions(action, mean, parameters[first:last], log_prob, mean_delta)
-            losses[0], losses[3], losses[4], losses[5] = _ratio_gradient(log_prob, rows, log_probs, previous, advantage, size, clip)
+            losses[0], losses[3], losses[4], losses[5] = _ratio_gradient(
+                log_prob, rows, log_probs, previous, advantage, size, clip, penalized
+            )
             _gaussian_gradient(parameters[first:last], log_prob, entropy_coef * part, mean_delta, gradient[first:last])
         np.dot(mean_delta, top.T, _block(gradient, head, count, width))
         _row_sums(mean_delta, gradient[head + count * width : head + count * width + count])
@@ -678,7 +682,7 @@ def _choose(action, logits, choices, log_prob, probability):
 
 
 @compiled()
-def _ratio_gradient(log_prob, rows, old_log_probs, previous, advantage, size, clip):
+def _ratio_gradient(log_prob, rows, old_log_probs, previous, advantage, size, clip, penalized):
     """Turns log-probs into d loss / d log_prob; returns these rows' part of the surrogate loss, both KLs and the clip fraction."""
     loss, kl, pass_kl, clipped = 0.0, 0.0, 0.0, 0.0
     for i in range(len(rows)):
@@ -691,6 +695,11 @@ def _ratio_gradient(log_prob, rows, old_log_probs, previous, advantage, size, cl
         previous[row] = log_prob[i]
         clipped += abs(excess) > clip
         ratio = F32(1) + excess
+        if penalized:
+            penalty = abs(advantage[i]) / clip
+            loss -= ratio * advantage[i] - F32(0.5) * penalty * excess * excess
+            log_prob[i] = -ratio * (advantage[i] - penalty * excess) / F32(size)
+            continue
         unclipped_objective = ratio * advantage[i]
         clipped_objective = min(max(ratio, F32(1) - clip), F32(1) + clip) * advantage[i]
         loss -= min(unclipped_objective, clipped_objective)
@@ -817,7 +826,7 @@ def _squared_norm(gradient, pieces):
 @compiled()
 def _adam(parameters, first, second, gradient, pieces, norm, step, floats):
     """Kingma, Ba: "Adam" (2014), with the bias corrections arranged as in torch.optim.Adam."""
-    learning_rate, _, _, _, _, max_norm, epsilon = floats
+    learning_rate, _, _, _, _, _, max_norm, epsilon = floats
     scale = F32(min(1.0, max_norm / (norm + 1e-6)))
     step_size = F32(learning_rate / (1.0 - 0.9**step))
     correction = F32(1.0 / math.sqrt(1.0 - 0.999**step))

@@ -31,6 +31,31 @@ def clipped_surrogate_loss(log_ratio: Tensor, advantages: Tensor, clip_epsilon: 
     return -torch.minimum(ratio * advantages, clipped * advantages).mean()
 
 
+def penalized_surrogate_loss(log_ratio: Tensor, advantages: Tensor, clip_epsilon: Tensor) -> Tensor:
+    """Returns -mean(ratio A - |A| (ratio - 1)^2 / (2 epsilon)), whose gradient is 0 at 1 + epsilon for A > 0 and at 1 - epsilon for A < 0.
+
+    Past these it points back, where the clipped loss has none: ratios stay near 1 in every epoch. Xie et al.: "Simple Policy
+    Optimization" (2024), https://arxiv.org/abs/2401.16025.
+
+    Args:
+        log_ratio: [M], log pi_new(a|s) - log pi_old(a|s), nats.
+        advantages: [M].
+        clip_epsilon: scalar in (0, 1).
+    """
+    excess = log_ratio.expm1()
+    return -(log_ratio.exp() * advantages - advantages.abs() * excess.square() / (2.0 * clip_epsilon)).mean()
+
+
+def surrogate_loss(log_ratio: Tensor, advantages: Tensor, clip_epsilon: Tensor, penalized: Tensor) -> Tensor:
+    """Returns the penalized surrogate loss where `penalized` (scalar) is 1, the clipped one where it is 0."""
+    # The one that is not asked for sees ratios of 1: an infinite number in it would make the gradient of both NaN.
+    return torch.where(
+        penalized > 0,
+        penalized_surrogate_loss(log_ratio * penalized, advantages, clip_epsilon),
+        clipped_surrogate_loss(log_ratio * (1.0 - penalized), advantages, clip_epsilon),
+    )
+
+
 def value_loss(values: Tensor, returns: Tensor) -> Tensor:
     """Returns mean (V - R)^2; [M] each."""
     return (values - returns).square().mean()

@@ -190,9 +190,16 @@ class PPOConfig:
         extremes="Small: slow, safe updates. Large: the rate climbs until clipping alone limits the update.",
         above=0,
     )
+    objective: str = setting(
+        "clip",
+        "clip: the probability ratio is clipped (PPO); spo: its distance from 1 is penalized instead, "
+        "quadratically (Simple Policy Optimization, https://arxiv.org/abs/2401.16025).",
+        extremes="spo keeps the ratios nearer to 1 over many epochs; with few it learns as clip does.",
+        choices=("clip", "spo"),
+    )
     clip_epsilon: float = setting(
         0.2,
-        "The probability ratio is clipped to [1 - clip_epsilon, 1 + clip_epsilon].",
+        "The probability ratio is clipped to [1 - clip_epsilon, 1 + clip_epsilon]; with objective spo the penalty wins there.",
         extremes="Near 0: most samples are clipped and the policy hardly moves. Near 1: nothing restrains the update.",
         above=0,
         below=1,

@@ -392,6 +392,7 @@ class Learner:
         return Coefficients(
             learning_rate=self._learning_rate,
             clip_epsilon=ppo.clip_epsilon,
+            penalized=float(ppo.objective == "spo"),
             entropy_coef=ppo.entropy_coef,
             value_loss_coef=ppo.value_loss_coef,
             value_clip=math.inf if ppo.value_clip is None else ppo.value_clip,

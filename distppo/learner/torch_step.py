@@ -151,13 +151,13 @@ def gradient_function_of(network: Network) -> Callable[..., tuple[Tensor, tuple[
 
     def loss_of(parameters: Tensor, minibatch: list[Tensor], floats: Tensor, normalize: bool) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         observations, actions, old_log_probs, advantages, returns, old_values, previous_log_probs = minibatch
-        _, clip_epsilon, entropy_coef, value_loss_coef, value_clip, _, _ = floats.unbind()
+        _, clip_epsilon, penalized, entropy_coef, value_loss_coef, value_clip, _, _ = floats.unbind()
         policy, values = network.evaluate(split_parameters(parameters, layout), observations)
         log_probs = policy.log_prob(actions)
         log_ratio = log_probs - old_log_probs
-        policy_loss = losses.clipped_surrogate_loss(
-            log_ratio, losses.normalize_advantages(advantages) if normalize else advantages, clip_epsilon
-        )
+        if normalize:
+            advantages = losses.normalize_advantages(advantages)
+        policy_loss = losses.surrogate_loss(log_ratio, advantages, clip_epsilon, penalized)
         value_loss = losses.clipped_value_loss(values, returns, old_values, value_clip)
         entropy = policy.entropy().mean()
         loss = policy_loss + value_loss_coef * value_loss - entropy_coef * entropy
@@ -192,7 +192,7 @@ def adam_step(state: list[Tensor], steps_taken: Tensor, gradient: Tensor, stats:
         The step's `EpochStats`.
     """
     parameters, first, second = state
-    learning_rate, _, _, _, _, max_grad_norm, adam_epsilon = floats.unbind()
+    learning_rate, _, _, _, _, _, max_grad_norm, adam_epsilon = floats.unbind()
     norm = torch.linalg.vector_norm(gradient)
     finite = torch.isfinite(norm)
     scale = torch.clamp(max_grad_norm / (norm + 1e-6), max=1.0)

@@ -35,6 +35,38 @@ def test_the_surrogate_is_the_pessimistic_bound(ratio, advantage, objective, has
     assert (log_ratio.grad.item() != 0.0) == has_gradient
 
 
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "objective", "pull"),
+    [
+        (1.0, 2.0, 2.0, 1),  # at 1 the penalty has no say
+        (1.1, 1.0, 1.1 - 0.01 / 0.4, 1),
+        (1.2, 1.0, 1.2 - 0.04 / 0.4, 0),  # the bound is where the objective is largest
+        (1.5, 1.0, 1.5 - 0.25 / 0.4, -1),  # past it the ratio is pulled back, where clipping lets it be
+        (0.8, -3.0, 3 * (-0.8 - 0.04 / 0.4), 0),
+        (0.5, -3.0, 3 * (-0.5 - 0.25 / 0.4), 1),
+        (1.5, -1.0, -1.5 - 0.25 / 0.4, -1),
+    ],
+)
+def test_the_penalized_surrogate_is_largest_at_the_bound(ratio, advantage, objective, pull):
+    log_ratio = torch.tensor([math.log(ratio)], dtype=torch.float64, requires_grad=True)
+    loss = losses.penalized_surrogate_loss(log_ratio, torch.tensor([advantage], dtype=torch.float64), EPSILON.double())
+    loss.backward()
+    assert loss.item() == pytest.approx(-objective, rel=1e-6)
+    slope = -log_ratio.grad.item()
+    assert abs(slope) < 1e-6 if pull == 0 else slope * pull > 0.1
+
+
+@pytest.mark.parametrize("penalized", [0.0, 1.0])
+def test_of_the_two_surrogates_the_other_one_spoils_nothing(penalized):
+    one = losses.penalized_surrogate_loss if penalized else losses.clipped_surrogate_loss
+    gradients = []
+    for loss in (one, lambda *arguments: losses.surrogate_loss(*arguments, torch.tensor(penalized))):
+        log_ratio = torch.tensor([0.1, -0.5, 40.0 if penalized else 60.0], requires_grad=True)  # exp(60) is finite, its square is not
+        loss(log_ratio, torch.tensor([1.0, -2.0, 3.0]), EPSILON).backward()
+        gradients.append(log_ratio.grad)
+    assert torch.equal(*gradients) and gradients[0].isfinite().all() and gradients[0].any()
+
+
 def test_the_clipped_value_loss_stops_only_beyond_the_bound_in_the_direction_of_the_target():
     returns, old = torch.tensor([10.0, 10.0, 10.0]), torch.zeros(3)
     values = torch.tensor([0.5, 2.0, -2.0], requires_grad=True)

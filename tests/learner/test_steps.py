@@ -28,6 +28,7 @@ SMALL_CNN = NetworkConfig(torso="cnn", channels=(4, 6), kernels=(4, 3), strides=
 DEFAULT = Coefficients(
     learning_rate=1e-3,
     clip_epsilon=0.2,
+    penalized=0.0,
     entropy_coef=0.01,
     value_loss_coef=0.5,
     value_clip=math.inf,
@@ -104,6 +105,7 @@ LOSS_OPTIONS = [
     {"entropy_coef": 0.0},
     {"value_loss_coef": 0.0},
     {"clip_epsilon": 0.02},
+    {"penalized": 1.0},
     {"learning_rate": 0.0},
 ]
 
