@@ -13,7 +13,7 @@ KEYS: dict[str, str] = {
         "trained one, mean over the whole update."
     ),
     "train/clip_fraction": "Share of samples whose probability ratio was outside the clip range, mean over the whole update.",
-    "train/policy_gradient_loss": "Clipped surrogate loss, mean over the whole update.",
+    "train/policy_gradient_loss": "Surrogate loss, clipped or penalized as `objective` says, mean over the whole update.",
     "train/value_loss": "Squared error of the value prediction, in the critic's own units, mean over the whole update.",
     "train/entropy_loss": "Minus the mean entropy of the action distribution.",
     "train/loss": "What was minimized: policy loss + value_loss_coef x value loss + entropy_coef x entropy loss.",
