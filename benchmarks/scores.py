@@ -7,7 +7,7 @@
     .venv/bin/python benchmarks/scores.py halfcheetah --label gamma98 --set ppo.gamma=0.98      a variant
     .venv/bin/python benchmarks/scores.py halfcheetah walker2d --peer sb3 --seeds 0-2           Stable-Baselines3 in the same places
     .venv/bin/python benchmarks/scores.py --table                                the stored results, nothing is trained
-    .venv/bin/python benchmarks/scores.py --write-readme --write-headers         into README.md, benchmarks/README.md and configs/
+    .venv/bin/python benchmarks/scores.py --write-readme --write-headers         into the READMEs, docs/ablations.md and configs/
     .venv/bin/python benchmarks/scores.py --write-zoo                            the best policies into distppo/zoo
 
 Every run is `launch.py train` as a user types it, in a folder below --runs. Repeating a command loses nothing: a seed that has a
@@ -68,7 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
     add = group.add_argument
     add("--results", type=Path, default=RESULTS, help="where they are kept (default: benchmarks/results)")
     add("--table", action="store_true", help="print all tables")
-    add("--write-readme", action="store_true", help="put the tables into README.md and benchmarks/README.md")
+    add("--write-readme", action="store_true", help="put the tables into README.md, benchmarks/README.md and docs/ablations.md")
     add("--write-headers", action="store_true", help="put command, seeds, return, time, machine and commit into the head of each recipe")
     add("--write-zoo", action="store_true", help="export the best policy of each recipe into distppo/zoo, with its score")
     return parser

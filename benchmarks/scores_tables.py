@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -119,6 +120,30 @@ def variant_table(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
+def ablation_table(store: Store) -> str:
+    """Returns the table of the variants of recipes, each beside the recipe as it stands with the same seeds."""
+    recipes = {(result["env"], result["total_timesteps"]): result for result in main_results(store) if result["peer"] is None}
+    lines = ["| | variant | seeds | return of each seed | mean | the recipe's mean | difference | command |", "|---|" + "---|" * 7]
+    for result in variants(store):
+        recipe = recipes.get((result["env"], result["total_timesteps"]))
+        returns = {entry["seed"]: entry["deterministic"]["mean"] for entry in result["seeds"]}
+        beside = {entry["seed"]: entry["deterministic"]["mean"] for entry in recipe["seeds"]} if recipe else {}
+        same = sorted(returns.keys() & beside.keys())
+        mean = statistics.fmean(returns.values())
+        cells = [
+            f"{_who(result)}, {_steps(result['total_timesteps'])}",
+            result["label"],
+            str(len(returns)),
+            ", ".join(f"{value:,.0f}" for value in returns.values()),
+            f"{mean:,.0f}",
+            f"{statistics.fmean(beside[seed] for seed in same):,.0f}" if same else "-",
+            f"{statistics.fmean(returns[seed] - beside[seed] for seed in same):+,.0f}" if same else "-",
+            f"`{result['command'].removeprefix('python ')}`",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) if len(lines) > 2 else "No variant is stored yet."
+
+
 def machines(results: Sequence[Result]) -> list[str]:
     """Returns a sentence for each machine and set of versions that the results come from."""
     found = []
@@ -168,14 +193,18 @@ def _commits(result: Result) -> str:
 
 
 def readme_texts(root: Path, store: Store) -> dict[Path, str]:
-    """Returns the READMEs as they should be, with the tables of the stored results in their places.
+    """Returns the pages that have tables as they should be, with the tables of the stored results in their places.
 
     Raises:
-        UserError: a README lacks the place.
+        UserError: a page lacks the place.
     """
     results = main_results(store)
     short = "\n\n".join([overview(results), *_zoo_example()])
-    blocks = {root / "README.md": ("scores", short), root / "benchmarks" / "README.md": ("all scores", details(results))}
+    blocks = {
+        root / "README.md": ("scores", short),
+        root / "benchmarks" / "README.md": ("all scores", details(results)),
+        root / "docs" / "ablations.md": ("ablations", ablation_table(store)),
+    }
     return {path: replaced(path, name, text) for path, (name, text) in blocks.items()}
 
 
@@ -193,7 +222,7 @@ def _zoo_example() -> list[str]:
 
 
 def write_readmes(root: Path, store: Store) -> list[Path]:
-    """Puts the tables into the READMEs; returns these."""
+    """Puts the tables into their pages; returns these."""
     texts = readme_texts(root, store)
     for path, text in texts.items():
         write_atomic(path, text.encode())

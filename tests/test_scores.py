@@ -22,7 +22,7 @@ from runtime.running import ROOT, SECONDS
 from scores_recipe import plan
 from scores_runs import EVALUATION_SEED, CurvePoint, experiment_name
 from scores_store import CURVE_POINTS, RESULTS, Store, reached, summary_of, thinned, trapped_seeds
-from scores_tables import header_texts, main_results, overview, readme_texts, replaced
+from scores_tables import ablation_table, header_texts, main_results, overview, readme_texts, replaced
 from scores_zoo import page_text, write_zoo
 
 from distppo import UserError, evaluate
@@ -310,8 +310,9 @@ def test_a_stored_summary_follows_from_its_seeds_and_curves(scored: Scored) -> N
 
 def test_a_page_that_differs_is_noticed(scored: Scored, tmp_path: Path) -> None:
     """Another return in the results makes another README; one without the place for it is an error."""
-    (tmp_path / "benchmarks").mkdir()
-    for name in ("README.md", "benchmarks/README.md"):
+    for name in ("benchmarks", "docs"):
+        (tmp_path / name).mkdir()
+    for name in ("README.md", "benchmarks/README.md", "docs/ablations.md"):
         shutil.copy(ROOT / name, tmp_path / name)
     store = Store(tmp_path)
     assert main_results(store) == []
@@ -319,13 +320,27 @@ def test_a_page_that_differs_is_noticed(scored: Scored, tmp_path: Path) -> None:
     result = copy.deepcopy(scored.result)
     store.path(NAME).write_text(json.dumps(result))
     after = readme_texts(tmp_path, store)
-    assert all(before[path] != after[path] for path in before)
+    assert [path.name for path in before if before[path] != after[path]] == ["README.md", "README.md"]
     result["summary"]["mean"] += 1000
     store.path(NAME).write_text(json.dumps(result))
     assert readme_texts(tmp_path, store)[tmp_path / "README.md"] != after[tmp_path / "README.md"]
     (tmp_path / "README.md").write_text("no place\n")
     with pytest.raises(UserError, match="must have these two lines"):
         replaced(tmp_path / "README.md", "scores", "table")
+
+
+def test_a_variant_stands_beside_the_recipe_with_the_same_seeds(scored: Scored, tmp_path: Path) -> None:
+    """The difference counts the seeds that both have, and the command is the one that ran."""
+    store = Store(tmp_path)
+    assert ablation_table(store) == "No variant is stored yet."
+    recipe, variant = copy.deepcopy(scored.result), copy.deepcopy(scored.result)
+    variant |= {"label": "wide", "name": f"{NAME}-wide", "command": "python launch.py train --set network.hidden_sizes=[8]"}
+    variant["seeds"][0]["deterministic"]["mean"], recipe["seeds"][0]["deterministic"]["mean"] = 107.0, 100.0
+    del recipe["seeds"][1]
+    for result in (recipe, variant):
+        store.path(result["name"]).write_text(json.dumps(result))
+    *_, row = ablation_table(store).splitlines()
+    assert "| wide | 2 | 107, " in row and "| 100 | +7 | `launch.py train --set network.hidden_sizes=[8]` |" in row
 
 
 def test_the_best_policy_goes_into_the_zoo(scored: Scored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
