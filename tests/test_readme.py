@@ -86,7 +86,7 @@ def test_the_mistakes_shown_are_answered_as_shown(capsys):
 def test_the_python_example_runs(project, monkeypatch):
     (example,) = [text for language, text in BLOCKS if language == "python"]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    short = example.replace("total_timesteps=100_000, num_workers=2", "total_timesteps=1, num_workers=0, num_steps=64, progress=False")
+    short = example.replace("total_timesteps=100_000, num_workers=2", "total_timesteps=1, num_workers=0, num_steps=8, progress=False")
     short = short.replace("episodes=5", "episodes=1")
     assert short.count("=1") >= 2
     names = {"observation": np.zeros(17)}
