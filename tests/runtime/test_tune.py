@@ -186,9 +186,9 @@ def test_an_interrupted_search_goes_on(
 ) -> None:
     """ASHA trials on two cores. What had ended stays as it was, what was at work goes on from its checkpoint, the rest begins."""
     (project / "long.yaml").write_text(
-        dump_config(load_config(overrides=SMALL | {"run.total_timesteps": 65_536, "run.checkpoint_every": 2048}))
+        dump_config(load_config(overrides=SMALL | {"run.total_timesteps": 32_768, "run.checkpoint_every": 2048}))
     )
-    space = SPACE.replace("grace_period: 256", "grace_period: 8192")
+    space = SPACE.replace("grace_period: 256", "grace_period: 4096")
     (project / "space.yaml").write_text(space)
     argv = ("tune", "--config", "long.yaml", "--space", "space.yaml", "--run-dir", "search", "--workers-per-trial", "1")
     process = started(*argv, "--trials", str(trials))
