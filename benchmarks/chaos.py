@@ -62,7 +62,12 @@ def main() -> int:
             train(flags, undisturbed, outcome["results"][0]["env_steps"])
             reference = result_of(undisturbed)
     equal = all(result[key] == reference[key] for result in outcome["results"] for key in ("env_steps", "obs_count", "parameters"))
-    report = {"what": arguments.what, "settings": vars(arguments) | {"out": str(arguments.out)}, "equal": equal, **outcome}
+    report = {
+        "what": arguments.what,
+        "settings": {name: value for name, value in vars(arguments).items() if name != "out"},
+        "equal": equal,
+        **outcome,
+    }
     arguments.out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report | {"undisturbed": reference, "machine": machine_info()}, indent=1)
     (arguments.out / f"chaos-{arguments.what}.json").write_text(text + "\n", encoding="utf-8")
