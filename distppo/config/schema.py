@@ -194,7 +194,7 @@ class PPOConfig:
         "clip",
         "clip: the probability ratio is clipped (PPO); spo: its distance from 1 is penalized instead, "
         "quadratically (Simple Policy Optimization, https://arxiv.org/abs/2401.16025).",
-        extremes="spo keeps the ratios nearer to 1 over many epochs; with few it learns as clip does.",
+        extremes="spo keeps the ratios nearer to 1. Which of them learns more depends on the environment.",
         choices=("clip", "spo"),
     )
     clip_epsilon: float = setting(
