@@ -162,6 +162,29 @@ def test_a_job_is_submitted_followed_left_stopped_and_resumed(
 
 @pytest.mark.ray
 @pytest.mark.slow
+def test_a_job_of_several_seeds_is_stopped_and_goes_on(
+    cluster: Cluster, submit: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Stopping it has the seed that is at work save; the printed command goes on with that one and trains the other."""
+    followed = begun(cluster, tmp_path / "output", "--name", "both", "--", "train", "--config", "endless.yaml", "--seeds", "2")
+    stopped = submit("--stop", "both")
+    assert (stopped.returncode, stopped.stderr) == (0, "") and "\nstopped: both\n" in stopped.stdout
+    assert followed.wait(SECONDS) == 143
+    reached = json.loads((cluster.runs / "both" / "seed0" / "summary.json").read_text())["env_steps"]
+    assert reached > 0 and not (cluster.runs / "both" / "seed1" / "summary.json").exists()
+
+    (again,) = set(re.findall(r"^continue with:   (.* submit .*)$", (tmp_path / "output").read_text(), flags=re.MULTILINE))
+    env = environment() | {"RAY_AUTH_TOKEN_PATH": str(cluster.token)}
+    words = [*command(), *shlex.split(again)[2:], "--total-timesteps", str(reached + 256)]
+    resumed = subprocess.run(words, capture_output=True, text=True, cwd=cluster.project, env=env, timeout=SECONDS)
+    assert (resumed.returncode, resumed.stderr) == (0, ""), resumed.stdout
+    assert "finished: 2 of 2 seeds" in resumed.stdout
+    for seed in ("seed0", "seed1"):
+        assert json.loads((cluster.runs / "both" / seed / "summary.json").read_text())["env_steps"] == -(-(reached + 256) // 128) * 128
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_a_job_s_failure_is_the_command_s(submit: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     """Its message is in the log, its exit code is passed on, and the log can be had again."""
     failed = submit("--name", "lost", "--", "train", "--resume", "nowhere-to-be-found")

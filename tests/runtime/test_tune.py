@@ -224,3 +224,47 @@ def test_an_interrupted_search_goes_on(
         steps = [row[STEPS] for row in read_metrics(directory / METRICS_FILE)]
         assert steps == sorted(set(steps)), "no env step is counted twice"
     assert main(["train", "--config", "search/best.yaml", "--total-timesteps", "128", "--run-dir", "run", "--num-workers", "0"]) == 0
+
+
+@pytest.mark.slow
+def test_a_killed_population_goes_on_with_what_it_had_found(project: Path, started: Callable[..., Any], launch: Callable[..., Any]) -> None:
+    """Settings that trials had taken over before the kill are those they learn with after it."""
+    total, interval = 61_440, 10_240
+    small = load_config(overrides=SMALL | {"run.total_timesteps": total, "run.checkpoint_every": 2048})
+    (project / "long.yaml").write_text(dump_config(small))
+    (project / "space.yaml").write_text(SPACE.replace("perturbation_interval: 256", f"perturbation_interval: {interval}"))
+    argv = (
+        "--config",
+        "long.yaml",
+        "--space",
+        "space.yaml",
+        "--run-dir",
+        "search",
+        "--workers-per-trial",
+        "1",
+        "--trials",
+        "2",
+        "--seed",
+        "3",
+    )
+    process = started("tune", *argv, "--scheduler", "pbt")
+
+    def moved() -> bool:
+        return Path("search/results.json").exists() and any(record["changes"] for record in results().values())
+
+    wait_until(lambda: moved() or process.poll() is not None, SECONDS, "a trial has taken over another's settings")
+    process.kill()
+    assert process.wait(SECONDS) == -9
+    wait_until(lambda: not processes_of(process.pid), SECONDS, "nothing is left running")
+    before = results()
+    assert {record["state"] for record in before.values()} == {"running"}
+    done = launch("tune", "--resume", "search")
+    assert done.returncode == 0, done.stderr
+    after = results()
+    assert {record["env_steps"] for record in after.values()} == {total}
+    for number, record in after.items():
+        known = [change["settings"] for change in before[number]["changes"]] + [before[number]["settings"]]
+        tried = [change["settings"] for change in record["changes"]] + [record["settings"]]
+        assert tried[: len(known)] == known
+        used = [row["train/learning_rate"] for row in read_metrics(Path(f"search/trial_{number:03d}") / METRICS_FILE)]
+        assert set(used) <= {settings["ppo.learning_rate"] for settings in tried} and used[-1] == tried[-1]["ppo.learning_rate"]
