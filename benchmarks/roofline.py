@@ -4,9 +4,10 @@
     .venv/bin/python benchmarks/roofline.py --env Humanoid-v4 --recipe large  minibatch 2048
 
 Collecting is held against physics alone (mujoco.rollout over pieces of real trajectories), the update against the matrix products of
-its layers at the speed that BLAS reaches on these very shapes, and that against large matrices; all on one thread. The whole,
-`launch.py train` on both cores, is held against physics and large matrices alone, perfectly shared out over the cores. In turn, several
-rounds. Run it on an idle machine.
+its layers at the speed that BLAS reaches on these very shapes, and that against large matrices; all on one thread. The bare environments
+do the collector's own resets and actions. The whole, `launch.py train` on both cores, is held against physics and large matrices alone,
+perfectly shared out over the cores: as fast on each as on one alone, and as fast as both are when both are busy. In turn, several rounds.
+Run it on an idle machine.
 """
 
 from __future__ import annotations
@@ -26,24 +27,25 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS
 from contestants import RECIPES, ROOT, Recipe, Task, run_distppo
 from roofline_parts import (
     CORES,
+    LARGE,
     MODES,
+    AllCores,
     Iteration,
-    Layer,
-    bare_stepping,
     budget,
     epoch,
+    large_matrices,
     layers,
     physics_loop,
     physics_rollout,
     products,
     record_segments,
+    speed,
 )
 
 from distppo.config import Config, load_config
 from distppo.metrics import machine_info
 
 WORKERS = 2
-LARGE = 1024
 Measurement = tuple[str, str, Callable[[], float]]
 """Name, unit, and a function that measures once."""
 
@@ -109,6 +111,9 @@ def prepare(config: Config, seconds: float) -> list[Measurement]:
     iteration = Iteration(config, WORKERS)
     batch, size = config.batch_size, config.ppo.mini_batch_size
     network = list(layers(config, iteration.spec))
+    minibatch = sum(layer.flop(size) for layer in network)
+    large, flop = large_matrices(LARGE)
+    cores = AllCores(config, seconds)
 
     def per_second(work: Callable[[], object], amount: float) -> Callable[[], float]:
         return lambda: amount * speed(work, seconds)
@@ -119,18 +124,19 @@ def prepare(config: Config, seconds: float) -> list[Measurement]:
 
     def large_shapes() -> float:
         """Returns the minibatches a second at the FLOP rate of large matrices."""
-        large = Layer(LARGE, LARGE, first=False)
-        return speed(products(large, LARGE, 1), seconds) * large.flop(LARGE) / sum(layer.flop(size) for layer in network)
+        return speed(large, seconds) * flop / minibatch
 
     return [
         ("physics in mujoco.rollout", "env steps/s", per_second(physics_rollout(model, segments), segments.env_steps)),
         ("physics by mj_step", "env steps/s", per_second(physics_loop(model, segments), segments.env_steps)),
-        ("the bare environment's step", "env steps/s", per_second(bare_stepping(config, 500), 500)),
         ("collector", "env steps/s", lambda: batch * once(iteration.collect)),
+        ("the bare environment's step", "env steps/s", lambda: batch * once(iteration.follow)),
         ("large matrices", "minibatches/s", large_shapes),
         ("the layers' own products", "minibatches/s", own_shapes),
         ("gradient steps", "minibatches/s", per_second(epoch(config, iteration.spec, batch), batch // size)),
         ("whole update", "minibatches/s", lambda: config.ppo.epochs * (batch // size) * once(iteration.update)),
+        ("physics, all cores busy", "env steps/s", lambda: cores.measure("physics")),
+        ("large matrices, all cores busy", "minibatches/s", lambda: cores.measure("matrices") / minibatch),
     ]
 
 
@@ -146,17 +152,6 @@ def once(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return 1.0 / (time.perf_counter() - began)
-
-
-def speed(work: Callable[[], object], seconds: float) -> float:
-    """Returns how often a second the work is done, from doing it for at least so long."""
-    began, times = time.perf_counter(), 0
-    while True:
-        work()
-        times += 1
-        passed = time.perf_counter() - began
-        if passed >= seconds:
-            return times / passed
 
 
 LIMITS = {

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import multiprocessing
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,17 +18,21 @@ from mujoco import rollout
 from numba import njit
 
 from distppo.algo.batch import Batch, Coefficients, OptimizerVectors
+from distppo.algo.seeding import Purpose, env_seed
 from distppo.collector import RolloutCollector
 from distppo.config import Config
 from distppo.envs import VectorStepper, make_env
 from distppo.learner import Learner
 from distppo.learner.steps import make_step
 from distppo.models.architecture import resolved_network
+from distppo.models.heads import environment_actions
 from distppo.types import EnvSpec, PolicySnapshot, Rollout
 
 CORES = 2
 """That training is held against."""
 MODES = ("sync", "overlap")
+LARGE = 1024
+"""Rows and columns of a matrix that BLAS is at its best with."""
 SEGMENT = 10
 """Env steps of a recorded piece of a trajectory; short enough that falling robots leave whole ones."""
 
@@ -101,21 +108,6 @@ def physics_rollout(model: mujoco.MjModel, segments: Segments) -> Callable[[], o
     return partial(rollout.rollout, model, data, segments.states, segments.controls, initial_warmstart=segments.warmstarts)
 
 
-def bare_stepping(config: Config, steps: int) -> Callable[[], object]:
-    """Steps the environment itself, all its wrappers taken off, with random actions."""
-    env = make_env(config.env)[0].unwrapped
-    generator = np.random.default_rng(config.run.seed)
-    actions = [random_action(env, generator) for _ in range(steps)]
-    env.reset(seed=config.run.seed)
-
-    def run() -> None:
-        for action in actions:
-            if env.step(action)[2]:
-                env.reset()
-
-    return run
-
-
 def collectors(config: Config, workers: int) -> list[RolloutCollector]:
     """Returns the collectors that as many workers would have."""
     share = config.rollout.num_envs // workers
@@ -123,21 +115,61 @@ def collectors(config: Config, workers: int) -> list[RolloutCollector]:
     return [RolloutCollector(config, make, VectorStepper, first_env=i * share, num_envs=share) for i in range(workers)]
 
 
+class BareEnvs:
+    """The environments themselves, all wrappers taken off, doing what a collector's did: the same resets, the same actions.
+
+    What a step costs depends on where a robot is; these are where the collector's were.
+    """
+
+    def __init__(self, config: Config, first_env: int, num_envs: int) -> None:
+        made = [make_env(config.env) for _ in range(num_envs)]
+        self._spec, self.envs, self._lengths = made[0][1], [env.unwrapped for env, _ in made], [0] * num_envs
+        for index, env in enumerate(self.envs, first_env):
+            env.reset(seed=env_seed(config.run.seed, Purpose.ENV_RESET, index, 0))
+
+    def prepared(self, rollout: Rollout) -> Callable[[], None]:
+        """Returns a function that steps through a fragment, which has to be the one after the last."""
+        steps, envs, _ = rollout.actions.shape
+        flat = rollout.actions.reshape(steps * envs, -1)
+        actions = environment_actions(self._spec, steps * envs)(flat).reshape(steps, envs, *self._spec.action_shape).copy()
+        lengths, limit = self._lengths, self._spec.max_episode_steps
+
+        def run() -> None:
+            for row in actions:
+                for n, env in enumerate(self.envs):
+                    _, _, terminated, truncated, _ = env.step(row[n])
+                    lengths[n] += 1
+                    if terminated or truncated or lengths[n] == limit:
+                        env.reset()
+                        lengths[n] = 0
+
+        return run
+
+
 class Iteration:
     """One core's worth of training: collects with every collector in turn, then learns."""
 
     def __init__(self, config: Config, workers: int) -> None:
         self._collectors = collectors(config, workers)
+        share = config.rollout.num_envs // workers
+        self._bare = [BareEnvs(config, i * share, share) for i in range(workers)]
         self.spec: EnvSpec = self._collectors[0].spec
         self._learner = Learner(config, self.spec)
         self._learner.warm_up()
         self._snapshot: PolicySnapshot = self._learner.snapshot()
         self._rollouts: list[Rollout] = []
+        self._followers: list[Callable[[], None]] = []
         self._number = 0
 
     def collect(self) -> None:
         self._rollouts = [collector.collect(self._snapshot, self._number) for collector in self._collectors]
         self._number += 1
+        self._followers = [bare.prepared(rollout) for bare, rollout in zip(self._bare, self._rollouts, strict=True)]
+
+    def follow(self) -> None:
+        """Has the bare environments do what `collect` has just done."""
+        for follower in self._followers:
+            follower()
 
     def update(self) -> None:
         self._snapshot, _ = self._learner.update(*self._rollouts)
@@ -212,8 +244,63 @@ def epoch(config: Config, spec: EnvSpec, samples: int) -> Callable[[], object]:
     return lambda: step.epoch(vectors, batch, permutation, ppo.mini_batch_size, coefficients)
 
 
+def large_matrices(size: int) -> tuple[Callable[[], object], float]:
+    """Returns the products of a layer of `size` units with `size` samples, and the floating-point operations of one call."""
+    large = Layer(size, size, first=False)
+    return products(large, size, 1), large.flop(size)
+
+
+class AllCores:
+    """A process a core, all of which do the same work at the same time: what the machine can do when it is busy.
+
+    Args:
+        config: whose environment is simulated.
+        seconds: of a measurement.
+    """
+
+    def __init__(self, config: Config, seconds: float) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipes = []
+        for _ in range(CORES):
+            ours, theirs = context.Pipe()
+            context.Process(target=_serve, args=(theirs, config, seconds), daemon=True).start()
+            self._pipes.append(ours)
+        for pipe in self._pipes:
+            pipe.recv()
+
+    def measure(self, work: str) -> float:
+        """Returns what all cores do in a second: env steps of "physics", floating-point operations of "matrices"."""
+        for pipe in self._pipes:
+            pipe.send(work)
+        return sum(pipe.recv() for pipe in self._pipes)
+
+
+def _serve(pipe: Any, config: Config, seconds: float) -> None:
+    model, segments = record_segments(config, 50)
+    matrices, flop = large_matrices(LARGE)
+    works = {"physics": (physics_rollout(model, segments), float(segments.env_steps)), "matrices": (matrices, flop)}
+    for work, _ in works.values():
+        work()
+    pipe.send(None)
+    with contextlib.suppress(EOFError):
+        while True:
+            work, amount = works[pipe.recv()]
+            pipe.send(amount * speed(work, seconds))
+
+
+def speed(work: Callable[[], object], seconds: float) -> float:
+    """Returns how often a second the work is done, from doing it for at least so long."""
+    began, times = time.perf_counter(), 0
+    while True:
+        work()
+        times += 1
+        passed = time.perf_counter() - began
+        if passed >= seconds:
+            return times / passed
+
+
 def budget(rounds: list[dict[str, float]], config: Config) -> str:
-    """Returns where the time of an iteration goes, in milliseconds of one core: what physics and matrices need, and all above that."""
+    """Returns where the time of an iteration goes, in milliseconds of a core: what physics and matrices need, and all above that."""
     batch, gradient_steps = config.batch_size, config.ppo.epochs * config.batch_size // config.ppo.mini_batch_size
 
     def cost(one: dict[str, float]) -> dict[str, float]:
@@ -233,7 +320,9 @@ def budget(rounds: list[dict[str, float]], config: Config) -> str:
         for mode in MODES:
             spent = CORES * batch / one[f"training, {mode}"]
             parts[f"{mode}: waiting, Ray, and cores slowing each other down"] = spent - collector - update
-            parts[f"{mode}: fraction of the limit"] = (physics + large) / spent
+            parts[f"{mode}: fraction of what {CORES} cores would do, each as fast as one alone"] = (physics + large) / spent
+            busy = batch / one["physics, all cores busy"] + gradient_steps / one["large matrices, all cores busy"]
+            parts[f"{mode}: fraction of what {CORES} busy cores do"] = CORES * busy / spent
         return parts
 
     costs = [cost(one) for one in rounds]
