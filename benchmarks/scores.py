@@ -4,7 +4,7 @@
     .venv/bin/python benchmarks/scores.py halfcheetah walker2d --seeds 0-9       some of them, ten seeds
     .venv/bin/python benchmarks/scores.py humanoid --total-timesteps 2M          fewer env steps than the recipe's
     .venv/bin/python benchmarks/scores.py hopper --env Hopper-v5                 the recipe in another environment
-    .venv/bin/python benchmarks/scores.py halfcheetah --label gamma98 --set ppo.gamma=0.98      a variant
+    .venv/bin/python benchmarks/scores.py halfcheetah --label gamma98 --set ppo.gamma=0.98      a variant, for docs/ablations.md
     .venv/bin/python benchmarks/scores.py halfcheetah walker2d --peer sb3 --seeds 0-2           Stable-Baselines3 in the same places
     .venv/bin/python benchmarks/scores.py --table                                the stored results, nothing is trained
     .venv/bin/python benchmarks/scores.py --write-readme --write-headers         into the READMEs, docs/ablations.md and configs/
@@ -60,6 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every run, as of launch.py train")
     add("--label", type=label_of, default="", help="name of a variant: its results stand by themselves; lower case, digits and -")
     add("--peer", choices=("sb3",), help="train Stable-Baselines3 with rl-zoo3's tuned settings instead (HalfCheetah-v4, Walker2d-v4)")
+    add("--single-process", action="store_true", help="train a variant in one process: the same bits, so that two commands can run at once")
     add("--replace", action="store_true", help="where results of other settings are stored under this name: begin anew, and drop them")
     add("--episodes", type=int, default=20, help="of a score (default: 20)")
     add("--runs", type=Path, default=RUNS, help="where the runs are kept (default: runs/scores)")
@@ -175,7 +176,9 @@ def experiment_of(recipe: str, arguments: argparse.Namespace) -> Experiment:
         raise UserError("--set changes distppo's settings; a peer runs with its own")
     if arguments.set and not arguments.label:
         raise UserError("--set makes a variant of the recipe: give it a name with --label")
-    ours = plan(recipe, RECIPES, settings, label=arguments.label)
+    if arguments.single_process and (arguments.peer or not arguments.label):
+        raise UserError("--single-process is for variants (--label): minutes, which it does not measure, are part of every other result")
+    ours = plan(recipe, RECIPES, settings, label=arguments.label, single_process=arguments.single_process)
     if not arguments.peer:
         return ours
     from scores_sb3 import plan_sb3

@@ -102,7 +102,7 @@ def details(results: Sequence[Result]) -> str:
 
 
 def variant_table(results: Sequence[Result]) -> str:
-    """Returns the table of labelled results."""
+    """Returns the table of labelled results; no minutes where a seed was trained in a single process, perhaps beside others."""
     lines = ["| | variant | env steps | return of each seed | mean +- std | IQM (95% interval) | trapped | minutes |", "|---|" + "---|" * 7]
     for result in results:
         summary = result["summary"]
@@ -114,7 +114,7 @@ def variant_table(results: Sequence[Result]) -> str:
             _mean_std(summary["mean"], summary["std"]),
             _interval(summary),
             _trapped(summary),
-            _minutes(summary["wall_seconds_median"]),
+            "-" if any(seed.get("workers") == 0 for seed in result["seeds"]) else _minutes(summary["wall_seconds_median"]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

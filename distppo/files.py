@@ -130,10 +130,15 @@ def discard(path: Path) -> None:
     _remove(doomed)
 
 
+def is_leftover(path: Path) -> bool:
+    """Says whether it has the name of what a writer has not finished, or not finished removing: nobody's file or directory."""
+    return _LEFTOVER.search(path.name) is not None
+
+
 def remove_leftovers(directory: Path) -> None:
     """Removes what writers that died have left in `directory`; that of a living one is kept."""
     for path in directory.iterdir():
-        if _LEFTOVER.search(path.name):
+        if is_leftover(path):
             _remove(path)
 
 

@@ -22,7 +22,7 @@ from runtime.running import ROOT, SECONDS
 from scores_recipe import plan
 from scores_runs import EVALUATION_SEED, CurvePoint, experiment_name
 from scores_store import CURVE_POINTS, RESULTS, Store, reached, summary_of, thinned, trapped_seeds
-from scores_tables import ablation_table, header_texts, main_results, overview, readme_texts, replaced
+from scores_tables import ablation_table, header_texts, main_results, overview, readme_texts, replaced, variant_table
 from scores_zoo import page_text, write_zoo
 
 from distppo import UserError, evaluate
@@ -179,6 +179,7 @@ def test_what_may_be_typed() -> None:
         (["halfcheeta"], "did you mean halfcheetah?"),
         (["halfcheetah", "--set", "ppo.gamma=0.9"], "give it a name with --label"),
         (["halfcheetah", "--set", "ppo.gama=0.9", "--label", "x"], "did you mean ppo.gamma?"),
+        (["halfcheetah", "--single-process"], "--single-process is for variants"),
         (["ant", "--peer", "sb3"], "no tuned PPO for Ant-v4"),
         (["halfcheetah", "--peer", "sb3", "--set", "ppo.gamma=0.9", "--label", "x"], "a peer runs with its own"),
     ],
@@ -340,7 +341,16 @@ def test_a_variant_stands_beside_the_recipe_with_the_same_seeds(scored: Scored, 
     for result in (recipe, variant):
         store.path(result["name"]).write_text(json.dumps(result))
     *_, row = ablation_table(store).splitlines()
+    assert variant_table([variant]).splitlines()[-1].endswith("| - |"), "minutes of a single process are nobody's"
     assert "| wide | 2 | 107, " in row and "| 100 | +7 | `launch.py train --set network.hidden_sizes=[8]` |" in row
+
+
+def test_a_variant_in_a_single_process_is_another_command_with_the_same_settings(tmp_path: Path) -> None:
+    """So that its seeds stand in the same place of the results."""
+    alone, usual = (plan("walker2d", (), ["ppo.gamma=0.9"], label="x", single_process=single) for single in (True, False))
+    assert alone.header() == usual.header() and alone.folder(3) == usual.folder(3)
+    train, begun = alone.command(3, tmp_path), usual.command(3, tmp_path)
+    assert train[train.index("--num-workers") + 1] == "0" and "--num-workers" not in begun
 
 
 def test_the_best_policy_goes_into_the_zoo(scored: Scored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from distppo.checkpoint import list_checkpoints
 from distppo.checkpoint.reader import CHECKPOINTS, LATEST
 from distppo.config import Config
 from distppo.errors import UserError
-from distppo.files import RUNS_ROOT, without_links
+from distppo.files import RUNS_ROOT, is_leftover, without_links
 from distppo.flight.recorder import FAULTS_DIRECTORY
 from distppo.metrics import METRICS_FILE, read_metrics
 from distppo.metrics.loggers import LOG_FILE, MEMORY_FILE, WANDB_DIRECTORY
@@ -193,8 +193,9 @@ def find_begun_run(reference: str) -> Path | None:
 
 
 def _has_begun(run: Path) -> bool:
-    """Whether it is a run without a checkpoint."""
-    return os.path.isfile(run / CONFIG_FILE) and os.path.isfile(run / LOCK_NAME) and not any((run / CHECKPOINTS).glob("ckpt_*"))
+    """Whether it is a run without a checkpoint; one that was cut off while it was written is none."""
+    saved = any(not is_leftover(path) for path in (run / CHECKPOINTS).glob("ckpt_*"))
+    return os.path.isfile(run / CONFIG_FILE) and os.path.isfile(run / LOCK_NAME) and not saved
 
 
 def _seconds(saved_at: str) -> float:

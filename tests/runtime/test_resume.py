@@ -99,11 +99,20 @@ def test_a_branch_chooses_its_own_best(small: Callable[..., Any]) -> None:
     assert branch.summary["best_evaluation"]["env_steps"] == 512
 
 
-def test_a_run_without_a_checkpoint_starts_from_the_beginning(small: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
-    """The command printed by an interrupt in the first seconds works: the run keeps its directory and its settings."""
+@pytest.mark.parametrize("cut_off", [False, True])
+def test_a_run_without_a_checkpoint_starts_from_the_beginning(
+    cut_off: bool, small: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What an interrupt in the first seconds prints works, and so does a kill while the first one is written: same folder and settings."""
     run = small({"ppo.gamma": 0.9})
     reference = run.arrays
-    shutil.rmtree(run.directory / "checkpoints")
+    first, *others = sorted((run.directory / "checkpoints").iterdir())
+    for path in others:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if cut_off:
+        first.rename(first.with_name(f"{first.name}.tmp-{'0' * 32}"))
+    else:
+        shutil.rmtree(first.parent)
     again = small(resume=str(run.directory))
     assert again.directory == run.directory
     assert "has no checkpoint yet: it starts from the beginning, with its own settings" in capsys.readouterr().out
