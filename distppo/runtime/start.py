@@ -15,6 +15,7 @@ from distppo.config import Config, NetworkConfig, Overrides, apply_overrides, lo
 from distppo.config.dump import format_value
 from distppo.config.fields import FIELDS
 from distppo.config.load import Paths
+from distppo.config.recipes import recipe_hint
 from distppo.config.sources import from_mapping, from_names
 from distppo.config.suggest import printable
 from distppo.config.trust import require_named
@@ -71,7 +72,7 @@ def read_settings(
 
 def fresh(config: Config) -> Start:
     directory = Path(config.run.directory) if config.run.directory else None
-    return Start(config, directory, continued=False, checkpoint=None, boundary=Boundary(), notes=[])
+    return Start(config, directory, continued=False, checkpoint=None, boundary=Boundary(), notes=recipe_hint(config))
 
 
 def resumed(reference: str, given: Overrides, named: Collection[str]) -> Start:
