@@ -11,7 +11,7 @@ CHOSEN := $(filter --config --config=% --resume --resume=% --checkpoint --checkp
 # pytest's status 5 says that nothing was selected, which is no failure.
 PYTEST = status=0; $(BIN)/python -m pytest $(ARGS) -m
 
-.PHONY: help setup train test test-slow test-browser lint format clean
+.PHONY: help setup train test test-slow test-long test-browser lint format clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -26,11 +26,14 @@ train: $(STAMP)  ## train configs/quickstart.yaml; ARGS="--config configs/humano
 	$(BIN)/python launch.py train --report $(if $(CHOSEN),,--config configs/quickstart.yaml) $(ARGS)
 
 test: $(STAMP)  ## run the tests, quick ones first (ARGS="-k gae" for some)
-	@$(PYTEST) "not slow and not ray and not browser" -n auto --dist worksteal || status=$$?; [ $$status -eq 0 ] || [ $$status -eq 5 ]
-	@$(PYTEST) "ray and not slow and not browser" || status=$$?; [ $$status -eq 0 ] || [ $$status -eq 5 ]
+	@$(PYTEST) "not slow and not long and not ray and not browser" -n auto --dist worksteal || status=$$?; [ $$status -eq 0 ] || [ $$status -eq 5 ]
+	@$(PYTEST) "ray and not slow and not long and not browser" || status=$$?; [ $$status -eq 0 ] || [ $$status -eq 5 ]
 
 test-slow: $(STAMP)  ## run the tests that train for minutes
-	@$(PYTEST) "slow and not browser" || status=$$?; [ $$status -eq 0 ] || [ $$status -eq 5 ]
+	@$(PYTEST) "slow and not long and not browser" || status=$$?; [ $$status -eq 0 ] || [ $$status -eq 5 ]
+
+test-long: $(STAMP)  ## run those that are left, minutes each, which .ci/run leaves out
+	@$(PYTEST) "long" || status=$$?; [ $$status -eq 0 ] || [ $$status -eq 5 ]
 
 test-browser: $(STAMP)  ## look at reports in headless Chromium (on Debian: apt install chromium)
 	@$(PYTEST) "browser" || status=$$?; [ $$status -eq 0 ] || [ $$status -eq 5 ]

@@ -28,7 +28,7 @@ def script(name: str, *arguments: str, out: Path) -> dict[str, Any]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["workers", "all"])
+@pytest.mark.parametrize("what", [pytest.param("workers", marks=pytest.mark.long), "all"])
 def test_random_kills_change_no_bit(what: str, tmp_path: Path) -> None:
     """Row 18: env steps, moments and parameters are those of an undisturbed run."""
     report = script("chaos", "--what", what, "--every", "2", "--minutes", "0.25", "--flags", SMALL_BATCH, out=tmp_path)
@@ -37,7 +37,7 @@ def test_random_kills_change_no_bit(what: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_driver_killed_at_random_moments_resumes_to_the_same_bits(tmp_path: Path) -> None:
     """Row 9: whatever it was doing, `--resume` goes on from the last whole checkpoint."""
     report = script("chaos", "--what", "driver", "--times", "2", "--total-timesteps", "20480", "--flags", SMALL_BATCH, out=tmp_path)

@@ -128,7 +128,7 @@ def test_the_same_number_of_learners_goes_on_to_the_bit(small: Callable[..., Run
     np.testing.assert_allclose(one.arrays["parameters"], whole.arrays["parameters"], rtol=0, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_curves_of_one_and_two_learners_are_closer_than_those_of_two_seeds(small: Callable[..., Run], shared_ray: Any) -> None:
     """InvertedPendulum, mean return of the last 100 episodes over the iterations."""
     pendulum = {"env.id": "InvertedPendulum-v4", "rollout.num_envs": 8, "rollout.num_steps": 256, "rollout.num_workers": 1}

@@ -161,7 +161,7 @@ def test_a_job_is_submitted_followed_left_stopped_and_resumed(
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_job_of_several_seeds_is_stopped_and_goes_on(
     cluster: Cluster, submit: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:

@@ -180,7 +180,7 @@ def test_a_search_of_a_stranger_s_loads_nothing_by_its_own_word(project: Path, c
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "trials"), [(signal.SIGKILL, 8), (signal.SIGTERM, 4)])
+@pytest.mark.parametrize(("number", "trials"), [(signal.SIGKILL, 8), pytest.param(signal.SIGTERM, 4, marks=pytest.mark.long)])
 def test_an_interrupted_search_goes_on(
     number: int, trials: int, project: Path, started: Callable[..., Any], launch: Callable[..., Any]
 ) -> None:
@@ -226,7 +226,7 @@ def test_an_interrupted_search_goes_on(
     assert main(["train", "--config", "search/best.yaml", "--total-timesteps", "128", "--run-dir", "run", "--num-workers", "0"]) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_population_goes_on_with_what_it_had_found(project: Path, started: Callable[..., Any], launch: Callable[..., Any]) -> None:
     """Settings that trials had taken over before the kill are those they learn with after it."""
     total, interval = 61_440, 10_240
