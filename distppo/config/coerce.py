@@ -21,6 +21,7 @@ from distppo.config.suggest import did_you_mean, quoted
 _TRUE = {"true", "yes", "on"}
 _FALSE = {"false", "no", "off"}
 _NONE = {"", "none", "null", "~"}
+_THOUSANDS = re.compile(r"([0-9][0-9_]*\.?[0-9_]*)([kM])")
 _INTEGER = re.compile(r"[-+]?[0-9][0-9_]*")
 _RANGE = re.compile(r"([0-9][0-9_]*) *- *([0-9][0-9_]*)")
 _REAL = re.compile(r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(e[-+]?[0-9]+)?", re.IGNORECASE)
@@ -103,6 +104,8 @@ def _boolean(raw: Any) -> bool:
 def _whole(raw: Any) -> int:
     if isinstance(raw, bool) or not isinstance(raw, str | numbers.Real):
         raise _Mismatch
+    if isinstance(raw, str) and (short := _THOUSANDS.fullmatch(raw.strip())):
+        raw = f"{short[1]}e{3 if short[2] == 'k' else 6}"
     try:
         exact = Decimal(int(raw) if isinstance(raw, numbers.Integral) else raw if isinstance(raw, str) else float(raw))
     except (InvalidOperation, OverflowError):

@@ -15,7 +15,7 @@ from distppo.config.schema import Config, Plugin, WorkerRange
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _RANGE = r"^[0-9][0-9_]* *- *[0-9][0-9_]*$"
-_WHOLE = r"^[-+]?[0-9][0-9_]*(\.0*)?([eE]\+?[0-9]+)?$"
+_WHOLE = r"^([-+]?[0-9][0-9_]*(\.0*)?([eE]\+?[0-9]+)?|[0-9][0-9_]*(\.[0-9_]*)?[kM])$"
 _REAL = r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?$"
 _TARGET = r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"
 _LIMITS = {"at_least": "minimum", "above": "exclusiveMinimum", "at_most": "maximum", "below": "exclusiveMaximum"}

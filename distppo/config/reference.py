@@ -48,7 +48,7 @@ Values are read by the type of their setting, in YAML and on the command line al
 
 | Kind | Written as |
 |---|---|
-| whole number | `8`, `1e6`, `1_000_000`; `1.5` is an error |
+| whole number | `8`, `1e6`, `2M`, `500k`, `1_000_000`; `1.5` is an error |
 | range of whole numbers | `2-8`, where a setting takes one |
 | number | `3e-4`, `0.0003`, `1`; not NaN, not infinite |
 | true or false | `true`, `yes`, `on`, `false`, `no`, `off` |
