@@ -151,6 +151,10 @@ def iterations(
         if start.checkpoint is not None:
             require_same_spaces(env_spec_of(start.checkpoint), env, start.checkpoint.path)
         start.notes.append(checked_network(env, start.config.network))
+        if env.max_episode_steps is None and start.config.evaluation.every > 0:
+            start.notes.append(
+                f"{env.id} has no time limit: an evaluation episode that never ends would end the run; see env.max_episode_steps"
+            )
         cluster = find_cluster(address) if start.config.rollout.num_workers != 0 else None
         with RunDirectory(start.directory or new_run_directory(start.config), continued=start.continued) as directory:
             return (yield from _run(start, directory.path, env, cluster, callbacks, progress, stop))

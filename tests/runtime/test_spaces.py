@@ -101,3 +101,16 @@ def test_an_environment_without_an_end_trains(small: Callable[..., Run]) -> None
     run = small(TWO_ITERATIONS | {"env.id": "probe_envs:Endless-v0", "evaluation.every": 0})
     assert run.summary["episode_return_mean"] is None
     assert "rollout/ep_rew_mean" not in run.rows[-1]
+
+
+@pytest.mark.parametrize("settings", [{}, {"evaluation.every": 0}, {"env.max_episode_steps": 16}])
+def test_who_evaluates_without_a_time_limit_is_told(
+    settings: dict[str, Any], small: Callable[..., Run], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the first iteration: an evaluation would wait for the end of an episode. Not where there is a limit, or no evaluation."""
+    small(
+        {"run.total_timesteps": 128, "env.id": "probe_envs:Endless-v0", "env.kwargs": {"termination": 0.5}, "evaluation.every": 128}
+        | settings
+    )
+    told = "probe_envs:Endless-v0 has no time limit: an evaluation episode that never ends would end the run; see env.max_episode_steps\n"
+    assert (told in capsys.readouterr().out) == (not settings)
