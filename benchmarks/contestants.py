@@ -43,6 +43,7 @@ class Recipe:
 
 RECIPES = {
     "small": Recipe(num_envs=8, num_steps=2048, mini_batch_size=64, epochs=10, hidden="64,64", activation="tanh"),
+    "many": Recipe(num_envs=64, num_steps=32, mini_batch_size=64, epochs=10, hidden="64,64", activation="tanh"),
     "large": Recipe(num_envs=64, num_steps=128, mini_batch_size=2048, epochs=5, hidden="256,128,64", activation="elu"),
 }
 

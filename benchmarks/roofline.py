@@ -118,6 +118,11 @@ def prepare(config: Config, seconds: float) -> list[Measurement]:
     def per_second(work: Callable[[], object], amount: float) -> Callable[[], float]:
         return lambda: amount * speed(work, seconds)
 
+    def followed() -> float:
+        """Returns the env steps a second of the bare environments, over all that the collector has just done."""
+        follow, iterations = iteration.follower()
+        return iterations * batch * once(follow)
+
     def own_shapes() -> float:
         """Returns the minibatches a second that the products of all layers would allow."""
         return 1.0 / sum(1.0 / (20 * speed(products(layer, size, 20), seconds / 10)) for layer in network)
@@ -129,8 +134,8 @@ def prepare(config: Config, seconds: float) -> list[Measurement]:
     return [
         ("physics in mujoco.rollout", "env steps/s", per_second(physics_rollout(model, segments), segments.env_steps)),
         ("physics by mj_step", "env steps/s", per_second(physics_loop(model, segments), segments.env_steps)),
-        ("collector", "env steps/s", lambda: batch * once(iteration.collect)),
-        ("the bare environment's step", "env steps/s", lambda: batch * once(iteration.follow)),
+        ("collector", "env steps/s", per_second(iteration.collect, batch)),
+        ("the bare environment's step", "env steps/s", followed),
         ("large matrices", "minibatches/s", large_shapes),
         ("the layers' own products", "minibatches/s", own_shapes),
         ("gradient steps", "minibatches/s", per_second(epoch(config, iteration.spec, batch), batch // size)),

@@ -127,11 +127,11 @@ class BareEnvs:
         for index, env in enumerate(self.envs, first_env):
             env.reset(seed=env_seed(config.run.seed, Purpose.ENV_RESET, index, 0))
 
-    def prepared(self, rollout: Rollout) -> Callable[[], None]:
-        """Returns a function that steps through a fragment, which has to be the one after the last."""
-        steps, envs, _ = rollout.actions.shape
-        flat = rollout.actions.reshape(steps * envs, -1)
-        actions = environment_actions(self._spec, steps * envs)(flat).reshape(steps, envs, *self._spec.action_shape).copy()
+    def prepared(self, fragment: np.ndarray) -> Callable[[], None]:
+        """Returns a function that steps through a fragment, given the policy's actions in it [T, N, A]; the one after the last."""
+        steps, envs, _ = fragment.shape
+        flat = environment_actions(self._spec, steps * envs)(fragment.reshape(steps * envs, -1))
+        actions = flat.reshape(steps, envs, *self._spec.action_shape).copy()
         lengths, limit = self._lengths, self._spec.max_episode_steps
 
         def run() -> None:
@@ -158,18 +158,24 @@ class Iteration:
         self._learner.warm_up()
         self._snapshot: PolicySnapshot = self._learner.snapshot()
         self._rollouts: list[Rollout] = []
-        self._followers: list[Callable[[], None]] = []
+        self._played: list[list[np.ndarray]] = []
         self._number = 0
 
     def collect(self) -> None:
         self._rollouts = [collector.collect(self._snapshot, self._number) for collector in self._collectors]
         self._number += 1
-        self._followers = [bare.prepared(rollout) for bare, rollout in zip(self._bare, self._rollouts, strict=True)]
+        self._played.append([rollout.actions.copy() for rollout in self._rollouts])
 
-    def follow(self) -> None:
-        """Has the bare environments do what `collect` has just done."""
-        for follower in self._followers:
-            follower()
+    def follower(self) -> tuple[Callable[[], None], int]:
+        """Returns what has the bare environments do all that was collected since the last time, and how many iterations that is."""
+        played, self._played = self._played, []
+        parts = [bare.prepared(fragment) for fragments in played for bare, fragment in zip(self._bare, fragments, strict=True)]
+
+        def follow() -> None:
+            for part in parts:
+                part()
+
+        return follow, len(played)
 
     def update(self) -> None:
         self._snapshot, _ = self._learner.update(*self._rollouts)

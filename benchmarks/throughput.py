@@ -54,7 +54,12 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--env", default="HalfCheetah-v4", help="gymnasium id (default: HalfCheetah-v4)")
-    add("--recipe", default="small", choices=sorted(RECIPES), help="small (minibatch 64) or large (minibatch 2048) (default: small)")
+    add(
+        "--recipe",
+        default="small",
+        choices=sorted(RECIPES),
+        help="small (8 x 2,048, minibatch 64), many (64 x 32) or large (minibatch 2048) (default: small)",
+    )
     add("--peers", default=",".join(PEERS), help=f"comma-separated, of {', '.join(PEERS)}; empty: none (default: all)")
     add("--extra", action="append", default=[], metavar="NAME=COMMAND", help="one more; placeholders as in contestants.extra")
     add("--rounds", type=int, default=3, help="times that everybody runs (default: 3)")

@@ -128,7 +128,7 @@ def test_the_bare_environments_are_where_the_collector_s_are() -> None:
     bare = BareEnvs(config, 2, 2)
     for iteration in range(2):
         rollout = collector.collect(learner.snapshot(), iteration)
-        bare.prepared(rollout)()
+        bare.prepared(rollout.actions)()
         assert rollout.episodes, "some have ended"
         for mine, its in zip(bare.envs, collector._stepper.envs, strict=True):
             np.testing.assert_array_equal(mine.data.qpos, its.unwrapped.data.qpos)
