@@ -67,7 +67,7 @@ def overview(results: Sequence[Result]) -> str:
             _who(result),
             _steps(result["total_timesteps"]),
             str(summary["seeds"]),
-            _mean_std(summary["mean"], summary["std"]),
+            _mean_std(summary),
             _interval(summary),
             _minutes(summary["wall_seconds_median"]),
             "-" if target is None else f"{target['return']:,.0f} in {target['hours']:g} h",
@@ -90,8 +90,8 @@ def details(results: Sequence[Result]) -> str:
             _who(result),
             _steps(result["total_timesteps"]),
             ", ".join(f"{seed['deterministic']['mean']:,.0f}" for seed in seeds),
-            _mean_std(summary["stochastic_mean"], summary["stochastic_std"]),
-            _mean_std(summary["best_mean"], summary["best_std"]),
+            _mean_std(summary, "stochastic_"),
+            _mean_std(summary, "best_"),
             f"{sum(training) / len(training):,.0f}" if training else "-",
             _trapped(summary),
             ", ".join(_minutes(seed["wall_seconds"]) for seed in seeds),
@@ -111,7 +111,7 @@ def variant_table(results: Sequence[Result]) -> str:
             result["label"],
             _steps(result["total_timesteps"]),
             ", ".join(f"{seed['deterministic']['mean']:,.0f}" for seed in result["seeds"]),
-            _mean_std(summary["mean"], summary["std"]),
+            _mean_std(summary),
             _interval(summary),
             _trapped(summary),
             "-" if any(seed.get("workers") == 0 for seed in result["seeds"]) else _minutes(summary["wall_seconds_median"]),
@@ -163,8 +163,12 @@ def _steps(steps: int) -> str:
     return f"{steps / 1e6:g}M" if steps >= 100_000 else f"{steps:,}"
 
 
-def _mean_std(mean: float | None, std: float | None) -> str:
-    return "-" if mean is None or std is None else f"{mean:,.0f} +- {std:,.0f}"
+def _mean_std(summary: Mapping[str, Any], prefix: str = "") -> str:
+    """Returns mean and spread over the seeds; of a single seed the mean."""
+    mean, std = summary[f"{prefix}mean"], summary[f"{prefix}std"]
+    if mean is None or std is None:
+        return "-"
+    return f"{mean:,.0f}" if summary["seeds"] == 1 else f"{mean:,.0f} +- {std:,.0f}"
 
 
 def _interval(summary: Mapping[str, Any]) -> str:
@@ -270,11 +274,13 @@ def _measured(results: Sequence[Result]) -> list[str]:
         listed = (
             f"{seeds[0]}-{seeds[-1]}" if seeds == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 1 else ",".join(map(str, seeds))
         )
+        one = len(seeds) == 1
         text = (
-            f"{result['command'].removeprefix('python ')} --seeds {','.join(map(str, seeds))}: {result['env']}, seeds {listed}, "
-            f"{result['total_timesteps']:,} env steps, return {_mean_std(summary['mean'], summary['std'])} (mean +- std over seeds), "
-            f"{_minutes(summary['wall_seconds_median'])} minutes a seed on {machine['cores']} cores of {machine['cpu']}, "
-            f"MuJoCo {machine['mujoco']}, commit {_commits(result)}, {result['date']}."
+            f"{result['command'].removeprefix('python ')} {'--seed' if one else '--seeds'} {','.join(map(str, seeds))}: {result['env']}, "
+            f"{'seed' if one else 'seeds'} {listed}, {result['total_timesteps']:,} env steps, "
+            f"return {_mean_std(summary)}{'' if one else ' (mean +- std over seeds)'}, "
+            f"{_minutes(summary['wall_seconds_median'])} minutes {'' if one else 'a seed '}on "
+            f"{machine['cores']} cores of {machine['cpu']}, MuJoCo {machine['mujoco']}, commit {_commits(result)}, {result['date']}."
         )
         first = MEASURED if number == 0 else "#   "
         lines += textwrap.wrap(text, HEADER_WIDTH, initial_indent=first, subsequent_indent="#   ", break_on_hyphens=False)
