@@ -194,8 +194,9 @@ def find_begun_run(reference: str) -> Path | None:
 
 def _has_begun(run: Path) -> bool:
     """Whether it is a run without a checkpoint; one that was cut off while it was written is none."""
-    saved = any(not is_leftover(path) for path in (run / CHECKPOINTS).glob("ckpt_*"))
-    return os.path.isfile(run / CONFIG_FILE) and os.path.isfile(run / LOCK_NAME) and not saved
+    if not (os.path.isfile(run / CONFIG_FILE) and os.path.isfile(run / LOCK_NAME)):
+        return False
+    return all(is_leftover(path) for path in (run / CHECKPOINTS).glob("ckpt_*"))
 
 
 def _seconds(saved_at: str) -> float:
