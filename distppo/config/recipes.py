@@ -35,7 +35,9 @@ def recipe_hint(config: Config) -> list[str]:
     path = None if chosen else recipe_for(config.env.id)
     if path is None:
         return []
-    return [f"these are the default settings; those tuned for {_env_id(path)}: --config {shlex.quote(os.path.relpath(path))}"]
+    relative = os.path.relpath(path)
+    shown = str(path) if relative.startswith(os.pardir) else relative
+    return [f"these are the default settings; those tuned for {_env_id(path)}: --config {shlex.quote(shown)}"]
 
 
 def _env_id(path: Path) -> str:

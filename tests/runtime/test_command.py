@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runtime.running import SECONDS, processes_of, wait_until
+from runtime.running import ROOT, SECONDS, processes_of, wait_until
 
 from distppo.runtime.cores import available_cores
 
@@ -27,6 +27,7 @@ def test_a_normal_run_says_what_it_does_and_nothing_else(started: Callable[..., 
     relative = directory.relative_to(tmp_path)
     assert directory.name.startswith(f"{ENV_ID}-seed0-")
     assert lines[0] == f"{ENV_ID} -> {relative}"
+    assert lines.pop(1) == f"these are the default settings; those tuned for {ENV_ID}: --config {ROOT / 'configs' / 'halfcheetah.yaml'}"
     assert lines[1] == "network: mlp (hidden [64, 64], tanh), 6 continuous actions, 11,085 parameters"
     assert lines[2] == "starting Ray, workers and learner (longer the first time, when the learner's step is compiled)"
     step = "fused, 2 threads" if available_cores() > 1 else "fused"
