@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import ray
 
 from distppo.config import Config, WorkerRange
+from distppo.config.suggest import printable
 from distppo.errors import ResourceError
 from distppo.runtime import nodes
 from distppo.runtime.address import TOKEN_ADVICE, Address
@@ -18,6 +19,9 @@ from distppo.runtime.cores import available_cores
 from distppo.runtime.signals import StopSignal
 from distppo.runtime.sizes import LEARNER_CPUS, WORKER_CPUS, store_bytes
 from distppo.types import EnvSpec
+
+
+_LONGEST_REASON = 500
 
 
 def connect(config: Config, env: EnvSpec, address: Address | None, stop: StopSignal, *, runs: int = 1) -> None:
@@ -113,7 +117,14 @@ def _join(address: Address) -> None:
     try:
         ray.init(address=address.value, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise ResourceError(f"{address.place}: {error}. {TOKEN_ADVICE}") from error
+        raise ResourceError(f"{address.place}: {_in_a_line(error)}. {TOKEN_ADVICE}") from error
+
+
+def _in_a_line(error: Exception) -> str:
+    """Returns what an error says; of one that brings a traceback along, as Ray's client does, what stands around it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" .")] or [type(error).__name__]
+    kept = [lines[0], lines[-1]] if len(lines) > 1 else lines
+    return printable(" ".join(kept))[:_LONGEST_REASON].rstrip(". ")
 
 
 def _start_local(config: Config, env: EnvSpec, runs: int) -> None:

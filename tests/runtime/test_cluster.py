@@ -20,7 +20,8 @@ from runtime.running import Run, environment, wait_until
 
 from distppo.cli import main
 from distppo.errors import ResourceError
-from distppo.runtime.address import find_cluster
+from distppo.runtime import cluster as cluster_module
+from distppo.runtime.address import Address, find_cluster
 
 
 def free_port() -> int:
@@ -125,6 +126,20 @@ def test_auto_is_the_cluster_of_this_machine_or_told_that_there_is_none(monkeypa
         find_cluster("auto")
     with pytest.raises(ResourceError, match=r"--address head: a cluster is named as auto, HOST:PORT .* or ray://HOST:PORT"):
         find_cluster("head")
+
+
+def test_a_traceback_from_the_other_side_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's client raises with pages in it; what begins and what ends them is what happened."""
+    text = 'Initialization failure from server:\nTraceback (most recent call last):\n  File "x.py", line 1\nZombieProcess: pid=3\n.'
+
+    def fails(**_: Any) -> None:
+        raise ConnectionError(text)
+
+    monkeypatch.setattr("ray.init", fails)
+    with pytest.raises(ResourceError) as caught:
+        cluster_module._join(Address("ray://there:1", "--address ray://there:1"))
+    said = "--address ray://there:1: Initialization failure from server: ZombieProcess: pid=3. If it wants a token, "
+    assert str(caught.value).startswith(said) and "\n" not in str(caught.value)
 
 
 def test_the_token_is_given_to_this_machine_only_and_never_against_a_setting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
