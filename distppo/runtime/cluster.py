@@ -20,7 +20,6 @@ from distppo.runtime.signals import StopSignal
 from distppo.runtime.sizes import LEARNER_CPUS, WORKER_CPUS, store_bytes
 from distppo.types import EnvSpec
 
-
 _LONGEST_REASON = 500
 
 
