@@ -31,6 +31,8 @@ STOPPED = 143
 _POLL_SECONDS = 0.5
 _LOST_SECONDS = 60.0
 """How long a cluster may be silent while its job is followed."""
+_NO_AGENT = "No available agent to submit job"
+"""What Ray's dashboard says of a job that it could take a moment later."""
 _LISTED = 10
 _LONGEST_REASON = 300
 _ADVICE = "Is the cluster up (`ray status` on its head node), and this the address of its dashboard, port 8265 of the head node by default?"
@@ -110,10 +112,22 @@ class Jobs:
         taken = {job.submission_id: job.status.value for job in self._submitted()}.get(request.name)
         if taken is not None:
             raise UserError(f"--name {request.name}: the cluster has a job of this name already ({taken}); choose another")
+        deadline = time.monotonic() + _LOST_SECONDS
         with self._answered():
-            self._client.submit_job(
-                entrypoint=request.entrypoint, submission_id=request.name, runtime_env=request.runtime_env, metadata=request.metadata
-            )
+            while True:
+                try:
+                    self._client.submit_job(
+                        entrypoint=request.entrypoint,
+                        submission_id=request.name,
+                        runtime_env=request.runtime_env,
+                        metadata=request.metadata,
+                    )
+                    return
+                except RuntimeError as error:
+                    # The dashboard of a cluster that has just been started answers before the process that takes jobs is there.
+                    if _NO_AGENT not in str(error) or time.monotonic() > deadline:
+                        raise
+                time.sleep(_POLL_SECONDS)
 
     def run_of(self, name: str) -> str | None:
         """Returns what `train --resume` goes on with after a job, if `submit` has noted that.

@@ -111,7 +111,7 @@ def test_a_gradient_that_is_not_finite_in_one_share_is_skipped_by_all() -> None:
                 future.result()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_compiled_step_of_several_learners_is_the_eager_one() -> None:
     """In two graphs, with the sum between them."""
     ends = []

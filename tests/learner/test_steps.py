@@ -126,7 +126,7 @@ def test_all_three_steps_agree_over_a_thousand_gradient_steps_for_every_loss_opt
     assert_thousand(NetworkConfig(hidden_sizes=(16, 16)), DEFAULT._replace(learning_rate=1e-4)._replace(**change))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("activation", ["tanh", "relu", "elu"])
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("hidden_sizes", [(), (24, 8, 12)])

@@ -82,7 +82,7 @@ def test_it_runs_in_a_thread_and_twice_and_within_a_ray_of_the_caller_s(shared_r
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_starts_and_ends_ray_twice_in_a_thread_of_one_process(tmp_path: Path) -> None:
     """As a notebook's cell that is run again."""
     code = (

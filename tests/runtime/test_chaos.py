@@ -27,8 +27,8 @@ def script(name: str, *arguments: str, out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.parametrize("what", [pytest.param("workers", marks=pytest.mark.long), "all"])
+@pytest.mark.long
+@pytest.mark.parametrize("what", ["workers", "all"])
 def test_random_kills_change_no_bit(what: str, tmp_path: Path) -> None:
     """Row 18: env steps, moments and parameters are those of an undisturbed run."""
     report = script("chaos", "--what", what, "--every", "2", "--minutes", "0.25", "--flags", SMALL_BATCH, out=tmp_path)

@@ -103,7 +103,7 @@ def test_a_cluster_is_started_and_gets_a_job(folder: Path) -> None:
         words = command("submit", "--cluster", "cluster.yaml", "--runs", str(folder / "runs"), *argv)
         return subprocess.run(words, capture_output=True, text=True, cwd=project, env=environment(), timeout=2 * SECONDS, check=False)
 
-    done = submit("--name", "first", "--", "train", "--config", "small.yaml")
+    done = submit("--name", "first", "--python", sys.executable, "--", "train", "--config", "small.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "on Ray, 2 workers and 1 learner" in done.stdout and "\nfinished: first\n" in done.stdout
     assert (folder / "mounted" / "small.yaml").is_file(), "ray up has sent the files that it was told to"

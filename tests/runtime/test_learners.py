@@ -28,7 +28,7 @@ def pid_of(backend: RayBackend, rank: int) -> int:
     return int(presence.pid)
 
 
-@pytest.mark.parametrize("mode", ["sync", pytest.param("overlap", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["sync", pytest.param("overlap", marks=pytest.mark.long)])
 def test_two_learners_learn_what_one_learns(mode: str, undisturbed: Callable[..., Run]) -> None:
     """Each update is the same but for rounding."""
     one, two = undisturbed(ONE | {"rollout.mode": mode}), undisturbed(TWO | {"rollout.mode": mode})
@@ -47,8 +47,8 @@ def test_two_learners_learn_what_one_learns(mode: str, undisturbed: Callable[...
     ("rank", "when", "mode"),
     [
         (1, "updating", "sync"),
-        pytest.param(0, "updating", "overlap", marks=pytest.mark.slow),
-        pytest.param(1, "idle", "sync", marks=pytest.mark.slow),
+        pytest.param(0, "updating", "overlap", marks=pytest.mark.long),
+        pytest.param(1, "idle", "sync", marks=pytest.mark.long),
     ],
 )
 def test_a_killed_learner_of_two_changes_nothing(

@@ -73,7 +73,7 @@ def test_asha_stops_the_worse_trials_and_the_best_trains_on(project: Path, share
     assert wait_until(lambda: shared_ray.available_resources().get("CPU") == 4, SECONDS, "every actor has ended")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ray
 def test_pbt_moves_weights_and_settings_and_the_learner_uses_them(project: Path, shared_ray: Any) -> None:
     """The learning rate that the real learner reports after each change is the one that was chosen for it."""
@@ -180,7 +180,10 @@ def test_a_search_of_a_stranger_s_loads_nothing_by_its_own_word(project: Path, c
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "trials"), [(signal.SIGKILL, 8), pytest.param(signal.SIGTERM, 4, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    ("number", "trials"),
+    [(signal.SIGKILL, 4), *(pytest.param(*each, marks=pytest.mark.long) for each in ((signal.SIGKILL, 8), (signal.SIGTERM, 4)))],
+)
 def test_an_interrupted_search_goes_on(
     number: int, trials: int, project: Path, started: Callable[..., Any], launch: Callable[..., Any]
 ) -> None:
