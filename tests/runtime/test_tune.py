@@ -199,9 +199,9 @@ def test_an_interrupted_search_goes_on(
     def half_way() -> bool:
         if not Path("search/results.json").exists():
             return False
-        states = [record["state"] for record in results().values()]
-        learning = [path for path in Path("search").glob("trial_*/checkpoints/ckpt_*")]
-        return len(states) > len([state for state in states if state == "running"]) > 0 and bool(learning)
+        records = results().values()
+        ended = any(record["state"] != "running" for record in records)
+        return ended and any(record["state"] == "running" and record["env_steps"] >= 4096 for record in records)
 
     wait_until(half_way, SECONDS, "a trial has ended and another is at work")
     process.send_signal(number)
