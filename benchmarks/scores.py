@@ -25,7 +25,7 @@ from pathlib import Path
 
 from scores_recipe import plan
 from scores_runs import ROOT, RUNS, Experiment, Interrupted, RunFailed, Trainer
-from scores_store import RESULTS, Store
+from scores_store import RESULTS, Store, is_timed
 from scores_tables import all_tables, write_headers, write_readmes
 
 from distppo.errors import UserError
@@ -60,7 +60,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--set", action="extend", nargs="+", default=[], metavar="KEY=VALUE", help="settings of every run, as of launch.py train")
     add("--label", type=label_of, default="", help="name of a variant: its results stand by themselves; lower case, digits and -")
     add("--peer", choices=("sb3",), help="train Stable-Baselines3 with rl-zoo3's tuned settings instead (HalfCheetah-v4, Walker2d-v4)")
-    add("--single-process", action="store_true", help="train a variant in one process: the same bits, so that two commands can run at once")
+    add("--untimed", action="store_true", help="the machine does other work meanwhile: keep no minutes of these seeds")
+    add("--single-process", action="store_true", help="the same bits by one process, so that two commands fit; implies --untimed")
     add("--replace", action="store_true", help="where results of other settings are stored under this name: begin anew, and drop them")
     add("--episodes", type=int, default=20, help="of a score (default: 20)")
     add("--runs", type=Path, default=RUNS, help="where the runs are kept (default: runs/scores)")
@@ -136,7 +137,8 @@ def train_all(arguments: argparse.Namespace) -> int:
     Raises:
         UserError: a recipe or a setting is wrong, or results of other settings are in the way.
     """
-    store, trainer = Store(arguments.results), Trainer(arguments.runs, arguments.episodes, say)
+    timed = not (arguments.untimed or arguments.single_process)
+    store, trainer = Store(arguments.results), Trainer(arguments.runs, arguments.episodes, say, timed=timed)
     experiments = [experiment_of(recipe, arguments) for recipe in arguments.recipes or RECIPES]
     for experiment in experiments:
         store.require_same_settings(experiment.header(), replace=arguments.replace)
@@ -176,8 +178,8 @@ def experiment_of(recipe: str, arguments: argparse.Namespace) -> Experiment:
         raise UserError("--set changes distppo's settings; a peer runs with its own")
     if arguments.set and not arguments.label:
         raise UserError("--set makes a variant of the recipe: give it a name with --label")
-    if arguments.single_process and (arguments.peer or not arguments.label):
-        raise UserError("--single-process is for variants (--label): minutes, which it does not measure, are part of every other result")
+    if arguments.single_process and arguments.peer:
+        raise UserError("--single-process is for distppo; a peer is one process anyway (--untimed where two run at a time)")
     ours = plan(recipe, RECIPES, settings, label=arguments.label, single_process=arguments.single_process)
     if not arguments.peer:
         return ours
@@ -190,10 +192,10 @@ def describe(entry: dict) -> str:
     """Returns a line about a seed's scores."""
     best = entry.get("best")
     beside = f", best checkpoint {best['deterministic']['mean']:,.0f}" if best else ""
+    minutes = f", {entry['wall_seconds'] / 60:.1f} min" if is_timed(entry) else ""
     return (
         f"return {entry['deterministic']['mean']:,.0f} +- {entry['deterministic']['std']:,.0f} "
-        f"(sampled actions {entry['stochastic']['mean']:,.0f}{beside}) after {entry['env_steps']:,} env steps, "
-        f"{entry['wall_seconds'] / 60:.1f} min"
+        f"(sampled actions {entry['stochastic']['mean']:,.0f}{beside}) after {entry['env_steps']:,} env steps{minutes}"
     )
 
 

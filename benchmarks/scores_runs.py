@@ -104,10 +104,11 @@ class Trainer:
         runs: folder of all runs.
         episodes: of a score.
         say: takes a line for people.
+        timed: whether the machine does nothing else meanwhile, so that minutes mean something.
     """
 
-    def __init__(self, runs: Path, episodes: int, say: Callable[[str], None]) -> None:
-        self._runs, self._episodes, self._say = runs, episodes, say
+    def __init__(self, runs: Path, episodes: int, say: Callable[[str], None], *, timed: bool = True) -> None:
+        self._runs, self._episodes, self._say, self._timed = runs, episodes, say, timed
 
     def score(self, experiment: Experiment, seed: int) -> Scored:
         """Trains a seed as far as it is not trained, and scores it.
@@ -123,8 +124,13 @@ class Trainer:
         else:
             self._train(experiment, seed, directory, label)
         entry, curve = experiment.collect(seed, directory, self._episodes)
-        run = f"{experiment.name}/{directory.name}"
-        return {**entry, "run": run, "evaluation_episodes": self._episodes, "evaluation_seed": EVALUATION_SEED + seed}, curve
+        circumstances = {
+            "timed": all(command.get("timed", True) for command in read_commands(directory)),
+            "run": f"{experiment.name}/{directory.name}",
+            "evaluation_episodes": self._episodes,
+            "evaluation_seed": EVALUATION_SEED + seed,
+        }
+        return {**entry, **circumstances}, curve
 
     def _train(self, experiment: Experiment, seed: int, directory: Path, label: str) -> None:
         command, log = experiment.command(seed, directory), directory.with_suffix(".log")
@@ -142,7 +148,7 @@ class Trainer:
                 while (code := _wait(process, NEWS_EVERY)) is None:
                     self._say(f"{label}: {news()}")
         if directory.is_dir():
-            keep_command(directory, {"commit": commit, "seconds": time.monotonic() - began, "exit_code": code})
+            keep_command(directory, {"commit": commit, "seconds": time.monotonic() - began, "exit_code": code, "timed": self._timed})
         if received:
             raise Interrupted(received[0])
         if not experiment.finished(seed, directory):
@@ -187,7 +193,7 @@ def _passing_on_signals(process: subprocess.Popen[bytes]) -> Iterator[list[int]]
 
 
 def read_commands(directory: Path) -> list[dict[str, Any]]:
-    """Returns the commands that a run was trained by: commit, seconds, exit_code."""
+    """Returns the commands that a run was trained by: commit, seconds, exit_code, timed."""
     try:
         return list(json.loads((directory / COMMANDS_FILE).read_text(encoding="utf-8")))
     except FileNotFoundError:

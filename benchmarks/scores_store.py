@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
+import os
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +42,11 @@ class Target(NamedTuple):
 
 TARGETS = {"HalfCheetah": Target(5000, 2), "Walker2d": Target(3000, 2), "Humanoid": Target(5000, 10)}
 """By the environment's name without its version; after 2M env steps, of Humanoid 10M."""
+
+
+def is_timed(entry: Mapping[str, Any]) -> bool:
+    """Whether a seed had the machine to itself, so that its minutes mean something."""
+    return bool(entry.get("timed", True))
 
 
 def target_of(env: str) -> Target | None:
@@ -116,7 +123,7 @@ class Store:
         self.path(header["name"]).with_suffix(".csv").unlink(missing_ok=True)
 
     def add(self, header: Mapping[str, Any], entry: Mapping[str, Any], curve: Sequence[CurvePoint]) -> Path:
-        """Stores a seed's score beside those that are there, and returns the file.
+        """Stores a seed's score beside those that are there, and returns the file; several processes may do so at a time.
 
         Args:
             header: what holds for all seeds.
@@ -124,6 +131,14 @@ class Store:
             curve: of this seed, complete.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            return self._add(header, entry, curve)
+        finally:
+            os.close(folder)
+
+    def _add(self, header: Mapping[str, Any], entry: Mapping[str, Any], curve: Sequence[CurvePoint]) -> Path:
         name, stored = header["name"], self.get(header["name"])
         target = target_of(header["env"])
         machine, scored = entry["machine"], {key: value for key, value in entry.items() if key != "machine"}
@@ -213,6 +228,8 @@ def summary_of(entries: Sequence[Mapping[str, Any]], trapped: list[int] | None) 
     last = np.array([entry["deterministic"]["mean"] for entry in entries])
     best = [entry["best"]["deterministic"]["mean"] for entry in entries if entry.get("best")]
     in_time = [entry["reached"] for entry in entries if entry.get("reached")]
+    reached_seconds = [entry["reached"]["seconds"] for entry in entries if entry.get("reached") and is_timed(entry)]
+    seconds = [entry["wall_seconds"] for entry in entries if is_timed(entry)]
     return {
         "seeds": len(entries),
         "mean": float(last.mean()),
@@ -224,10 +241,10 @@ def summary_of(entries: Sequence[Mapping[str, Any]], trapped: list[int] | None) 
         **{f"stochastic_{name}": value for name, value in _mean_std([entry["stochastic"]["mean"] for entry in entries]).items()},
         **{f"best_{name}": value for name, value in _mean_std(best).items()},
         "trapped": trapped,
-        "wall_seconds_median": statistics.median(entry["wall_seconds"] for entry in entries),
+        "wall_seconds_median": statistics.median(seconds) if seconds else None,
         "reached": len(in_time),
         "reached_env_steps_median": statistics.median(each["env_steps"] for each in in_time) if in_time else None,
-        "reached_seconds_median": statistics.median(each["seconds"] for each in in_time) if in_time else None,
+        "reached_seconds_median": statistics.median(reached_seconds) if reached_seconds else None,
     }
 
 

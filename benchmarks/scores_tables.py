@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scores_store import Store
+from scores_store import Store, is_timed
 
 from distppo import UserError
 from distppo.evaluation.zoo import list_zoo
@@ -94,7 +94,7 @@ def details(results: Sequence[Result]) -> str:
             _mean_std(summary, "best_"),
             f"{sum(training) / len(training):,.0f}" if training else "-",
             _trapped(summary),
-            ", ".join(_minutes(seed["wall_seconds"]) for seed in seeds),
+            ", ".join(_minutes(seed["wall_seconds"] if is_timed(seed) else None) for seed in seeds),
             _commits(result),
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -102,7 +102,7 @@ def details(results: Sequence[Result]) -> str:
 
 
 def variant_table(results: Sequence[Result]) -> str:
-    """Returns the table of labelled results; no minutes where a seed was trained in a single process, perhaps beside others."""
+    """Returns the table of labelled results."""
     lines = ["| | variant | env steps | return of each seed | mean +- std | IQM (95% interval) | trapped | minutes |", "|---|" + "---|" * 7]
     for result in results:
         summary = result["summary"]
@@ -114,7 +114,7 @@ def variant_table(results: Sequence[Result]) -> str:
             _mean_std(summary),
             _interval(summary),
             _trapped(summary),
-            "-" if any(seed.get("workers") == 0 for seed in result["seeds"]) else _minutes(summary["wall_seconds_median"]),
+            _minutes(summary["wall_seconds_median"]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -176,15 +176,16 @@ def _interval(summary: Mapping[str, Any]) -> str:
     return f"{summary['iqm']:,.0f}" + ("" if interval is None else f" ({interval[0]:,.0f} - {interval[1]:,.0f})")
 
 
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.1f}"
+def _minutes(seconds: float | None) -> str:
+    """Returns minutes; a dash where the machine did other work beside every seed."""
+    return "-" if seconds is None else f"{seconds / 60:.1f}"
 
 
 def _reached(summary: Mapping[str, Any]) -> str:
     if not summary["reached"]:
         return f"0 of {summary['seeds']} seeds"
-    minutes, steps = _minutes(summary["reached_seconds_median"]), summary["reached_env_steps_median"] / 1e6
-    return f"{minutes} min, {steps:.2f}M steps ({summary['reached']} of {summary['seeds']} seeds)"
+    minutes, steps = summary["reached_seconds_median"], summary["reached_env_steps_median"] / 1e6
+    return f"{'' if minutes is None else f'{_minutes(minutes)} min, '}{steps:.2f}M steps ({summary['reached']} of {summary['seeds']} seeds)"
 
 
 def _trapped(summary: Mapping[str, Any]) -> str:
@@ -274,12 +275,12 @@ def _measured(results: Sequence[Result]) -> list[str]:
         listed = (
             f"{seeds[0]}-{seeds[-1]}" if seeds == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 1 else ",".join(map(str, seeds))
         )
-        one = len(seeds) == 1
+        one, minutes = len(seeds) == 1, summary["wall_seconds_median"]
         text = (
             f"{result['command'].removeprefix('python ')} {'--seed' if one else '--seeds'} {','.join(map(str, seeds))}: {result['env']}, "
             f"{'seed' if one else 'seeds'} {listed}, {result['total_timesteps']:,} env steps, "
             f"return {_mean_std(summary)}{'' if one else ' (mean +- std over seeds)'}, "
-            f"{_minutes(summary['wall_seconds_median'])} minutes {'' if one else 'a seed '}on "
+            f"{'' if minutes is None else f'{_minutes(minutes)} minutes ' + ('' if one else 'a seed ')}on "
             f"{machine['cores']} cores of {machine['cpu']}, MuJoCo {machine['mujoco']}, commit {_commits(result)}, {result['date']}."
         )
         first = MEASURED if number == 0 else "#   "
