@@ -24,7 +24,7 @@ print(hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_that_has_the_kernels_compiled_has_the_bits_of_those_that_find_them(tmp_path: Path) -> None:
     """Otherwise the first run after an installation could neither be resumed nor have its learner rebuilt exactly."""
     roots = os.pathsep.join([str(ROOT), str(ROOT / "tests")])

@@ -63,6 +63,7 @@ def test_a_cluster_is_joined_and_left_as_it_was(
     assert left.stdout == "2.0\n"
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_driver_outside_of_the_cluster_reaches_it_through_its_client_server(
     cluster: str, launch: Callable[..., subprocess.CompletedProcess[str]], small_file: str, tmp_path: Path

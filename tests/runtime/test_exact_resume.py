@@ -86,6 +86,7 @@ def test_a_run_that_had_ended_goes_on_as_if_it_had_not(mode: str, small: Callabl
     assert_continues(again, whole)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_another_number_of_workers_goes_on_with_the_same_environments(
     small: Callable[..., Run], shared_ray: Any, capsys: pytest.CaptureFixture[str]

@@ -46,7 +46,7 @@ def test_two_learners_learn_what_one_learns(mode: str, undisturbed: Callable[...
 @pytest.mark.parametrize(
     ("rank", "when", "mode"),
     [
-        (1, "updating", "sync"),
+        pytest.param(1, "updating", "sync", marks=pytest.mark.slow),
         pytest.param(0, "updating", "overlap", marks=pytest.mark.long),
         pytest.param(1, "idle", "sync", marks=pytest.mark.long),
     ],
@@ -75,7 +75,7 @@ def test_a_killed_learner_of_two_changes_nothing(
     recovery(run.directory)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_stopped_learner_of_two_is_not_waited_for_longer_than_is_said(
     small: Callable[..., Run], undisturbed: Callable[..., Run], at: Callable[..., None], recovery: Callable[..., None]
 ) -> None:
@@ -104,7 +104,7 @@ def test_learners_with_other_bits_start_again(small: Callable[..., Run], undistu
     assert fault["why"].startswith("learner 1 has not the bits of learner 0 after the same update")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_another_number_of_learners_goes_on_and_says_that_it_is_not_to_the_bit(
     small: Callable[..., Run], undisturbed: Callable[..., Run], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -113,6 +113,7 @@ def test_a_lost_node_costs_time_and_nothing_else(
     assert_equal(run, undisturbed)
 
 
+@pytest.mark.long
 def test_connections_that_break_are_made_again_and_nothing_is_replaced(
     launch: Callable[..., Any],
     small_file: str,
@@ -163,7 +164,7 @@ def test_workers_come_and_go_over_three_nodes_and_change_no_bit(
     assert_equal(run, tmp_path / "once")
 
 
-@pytest.mark.parametrize("wanted", ["spot", "on-demand"])
+@pytest.mark.parametrize("wanted", ["spot", pytest.param("on-demand", marks=pytest.mark.long)])
 def test_the_learner_goes_where_its_label_is(
     nodes: Nodes, started: Callable[..., Any], small_file: str, tmp_path: Path, wanted: str
 ) -> None:
@@ -180,6 +181,7 @@ def test_the_learner_goes_where_its_label_is(
     assert driver.wait(SECONDS) == 0, (tmp_path / "stderr").read_text()
 
 
+@pytest.mark.long
 def test_a_draining_node_gets_no_new_work_and_a_checkpoint_is_saved(
     nodes: Nodes,
     started: Callable[..., Any],
