@@ -253,6 +253,8 @@ SPACES: dict[str, gym.spaces.Space[Any]] = {
     "mapping": gym.spaces.Dict({"x": BOX, "mode": gym.spaces.Discrete(4), "both": gym.spaces.Tuple([BOX, gym.spaces.MultiBinary(2)])}),
     "camera_in_mapping": gym.spaces.Dict({"x": BOX, "camera": GREY}),
     "text": gym.spaces.Text(5),
+    "nothing": gym.spaces.Box(-1, 1, (0,)),
+    "no_choices": gym.spaces.MultiDiscrete(np.zeros(0, np.int64)),
     "integers": gym.spaces.Box(0, 9, (2,), np.int64),
 }
 

@@ -18,10 +18,12 @@ def spec_of(env_id: str, env: gym.Env[Any, Any], max_episode_steps: int | None) 
     """Returns the spec of an environment with Box observations.
 
     Raises:
-        UserError: its actions are neither a Box of floats nor choices.
+        UserError: its actions are neither a Box of floats nor choices, or it has no number to observe or to choose.
     """
     observations, actions = env.observation_space, env.action_space
     assert isinstance(observations, spaces.Box)
+    _require_numbers(env_id, "observations", observations)
+    _require_numbers(env_id, "actions", actions)
     low, high, choices, start = _action_numbers(env_id, actions)
     return EnvSpec(
         id=env_id,
@@ -53,6 +55,14 @@ def require_flat_leaves(env_id: str, space: spaces.Space[Any], name: str = "") -
             f"env.id {env_id!r} has images among its observations: observations{name} is {space}. Flattened they would be no images any "
             "more: keep them alone with a gymnasium.ObservationWrapper that returns this one, or leave them out with "
             "gymnasium.wrappers.FilterObservation"
+        )
+
+
+def _require_numbers(env_id: str, what: str, space: spaces.Space[Any]) -> None:
+    if 0 in (space.shape or ()):
+        raise UserError(
+            f"env.id {env_id!r} has {what} {space} without a single number in them, from which nothing can be learned: "
+            f"give the space a shape without 0{', as in Box(0, 1, (1,)) for an observation that says nothing' * (what == 'observations')}"
         )
 
 
