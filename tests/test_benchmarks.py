@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import posture
 import pytest
 import throughput
 from contestants import RECIPES, WARM_UP, Contestant, RunFailed, Task
@@ -119,6 +121,19 @@ def test_the_budget_of_an_iteration_accounts_for_all_of_it() -> None:
         assert values[f"{mode}: fraction of what 2 cores would do, each as fast as one alone"] == f"{limit / spent:.0%}"
         # Busy, each core does three quarters of what one alone does.
         assert values[f"{mode}: fraction of what 2 busy cores do"] == f"{limit / 0.75 / spent:.0%}"
+
+
+def test_the_ablations_page_tells_what_the_postures_are() -> None:
+    """On their backs, and the mean returns: of log-std-0, the recipe and all others together."""
+    rows = json.loads(max((BENCHMARKS / "results").glob("posture-*.json")).read_text(encoding="utf-8"))["runs"]
+    groups: dict[str, list[dict[str, Any]]] = {"`log-std-0`": [], "the recipe": [], "all other variants": []}
+    for row in rows:
+        label = f"`{row['variant']}`" if row["variant"] == "log-std-0" else row["variant"]
+        groups[label if label in groups else "all other variants"].append(row)
+    page = (BENCHMARKS.parent / "docs" / "ablations.md").read_text(encoding="utf-8")
+    for label, group in groups.items():
+        *_, line = posture.table([row | {"variant": label, "env": "x"} for row in group]).splitlines()
+        assert line.removeprefix("| x ") in page
 
 
 def test_the_bare_environments_are_where_the_collector_s_are() -> None:

@@ -143,8 +143,8 @@ SEEDS_DIFFER = Rule(
 SEED_TRAPPED = Rule(
     "A policy is trapped",
     Severity.WARNING,
-    "Try another seed or a larger batch, raise ppo.entropy_coef or network.initial_log_std, and evaluate RUN@best, which is kept. "
-    "HalfCheetah is known for it: some seeds learn to slide on their back.",
+    "Evaluate RUN@best, which is kept, and train other seeds. Begin with less noise (network.initial_log_std -0.5): much of it throws "
+    "HalfCheetah onto its back, where it learns to run. Where the noise has died out early instead (train/std), raise ppo.entropy_coef.",
     trapped,
 )
 
