@@ -98,7 +98,7 @@ def configs(draw: st.DrawFn) -> Config:
     return load_config(overrides=values)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(config=configs())
 def test_dump_then_load_is_the_identity(config: Config, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.getbasetemp() / "config.yaml"

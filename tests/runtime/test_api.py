@@ -65,6 +65,7 @@ def test_several_files_and_none_are_configurations(tmp_path: Path) -> None:
         train(gama=1)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_it_runs_in_a_thread_and_twice_and_within_a_ray_of_the_caller_s(shared_ray: Any, tmp_path: Path) -> None:
     """The caller's Ray is used and left running; the second run equals the first."""

@@ -26,6 +26,7 @@ def machine(config: Config = CONFIG, address: str | None = None) -> dict[str, Ch
     return {check.name: check for check in doctor._machine(config, probe_env(config.env), address)}
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_this_machine_is_fit_and_its_report_is_json(launch: Launch, tmp_path: Path) -> None:
     done = launch("doctor", "--env", "InvertedPendulum-v4", "--json")

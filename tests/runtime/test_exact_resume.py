@@ -22,8 +22,13 @@ HOPPER = {"env.id": "Hopper-v4", "normalization.values": True, "evaluation.every
 CHOICES = {"env.id": "distppo.envs.examples.docking:Docking-v0", "network.layer_norm": True}
 CNN = {"network.channels": [4], "network.kernels": [4], "network.strides": [3], "network.torso": "cnn"}
 IMAGES = CNN | {"env.id": "probe_envs:Camera-v0", "env.frame_stack": 3}
-SETUPS = [({}, 0), (HOPPER, 0), (CHOICES, 0), (IMAGES, 0), pytest.param(HOPPER, 2, marks=pytest.mark.ray)]
 MODES = ["sync", "overlap"]
+ALONE = {"point": {}, "hopper": HOPPER, "choices": CHOICES, "stacked images": IMAGES}
+SETUPS = [pytest.param(settings, 0, mode, id=f"{name}-{mode}") for name, settings in ALONE.items() for mode in MODES]
+SETUPS += [
+    pytest.param(HOPPER, 2, "sync", marks=[pytest.mark.ray, pytest.mark.slow], id="hopper on ray-sync"),
+    pytest.param(HOPPER, 2, "overlap", marks=pytest.mark.ray, id="hopper on ray-overlap"),
+]
 
 
 def files_of(run: Run, env_steps: int = WHOLE) -> dict[str, dict[str, np.ndarray]]:
@@ -51,12 +56,11 @@ def assert_continues(branch: Run, whole: Run) -> None:
     assert all(row["faults/episodes_restarted"] == 0 for row in branch.rows)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("settings", "workers"), SETUPS, ids=["point", "hopper", "choices", "stacked images", "hopper on ray"])
+@pytest.mark.parametrize(("settings", "workers", "mode"), SETUPS)
 def test_three_iterations_and_three_more_are_six(
     settings: dict[str, Any],
-    mode: str,
     workers: int,
+    mode: str,
     small: Callable[..., Run],
     request: Any,
     recovery: Callable[..., None],

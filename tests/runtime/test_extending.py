@@ -57,6 +57,7 @@ def project(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_the_project_trains_through_ray_workers(project: Callable[..., Path], tmp_path: Path) -> None:
     """From a folder that is neither the project's nor distppo's, with nothing of it installed."""

@@ -28,6 +28,7 @@ def pid_of(backend: RayBackend, rank: int) -> int:
     return int(presence.pid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["sync", pytest.param("overlap", marks=pytest.mark.long)])
 def test_two_learners_learn_what_one_learns(mode: str, undisturbed: Callable[..., Run]) -> None:
     """Each update is the same but for rounding."""
@@ -89,7 +90,7 @@ def test_a_stopped_learner_of_two_is_not_waited_for_longer_than_is_said(
     recovery(run.directory)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_learners_with_other_bits_start_again(small: Callable[..., Run], undisturbed: Callable[..., Run], at: Callable[..., None]) -> None:
     """The digests of every update are compared; here a bit in learner 1's memory has flipped."""
 

@@ -86,6 +86,7 @@ def assert_equal(run: Path, undisturbed: Path) -> None:
     assert all(mine.arrays["learner"][name].tobytes() == array.tobytes() for name, array in its.arrays["learner"].items())
 
 
+@pytest.mark.long
 def test_a_lost_node_costs_time_and_nothing_else(
     nodes: Nodes,
     started: Callable[..., Any],
@@ -164,7 +165,8 @@ def test_workers_come_and_go_over_three_nodes_and_change_no_bit(
     assert_equal(run, tmp_path / "once")
 
 
-@pytest.mark.parametrize("wanted", ["spot", pytest.param("on-demand", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("wanted", ["spot", "on-demand"])
 def test_the_learner_goes_where_its_label_is(
     nodes: Nodes, started: Callable[..., Any], small_file: str, tmp_path: Path, wanted: str
 ) -> None:

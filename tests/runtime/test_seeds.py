@@ -60,6 +60,7 @@ def test_each_seed_is_the_run_it_would_be_alone_and_finished_ones_are_skipped(
     assert other.returncode == 2 and "holds seeds with other settings" in other.stderr
 
 
+@pytest.mark.slow
 def test_stopping_stops_all_and_continuing_goes_on_with_all(
     started: Callable[..., subprocess.Popen[bytes]], launch: Launch, small_file: str, tmp_path: Path
 ) -> None:

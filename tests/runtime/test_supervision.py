@@ -90,7 +90,12 @@ def assert_equal(run: Run, reference: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("when", "mode"), [pytest.param("collecting", "sync", marks=pytest.mark.slow), ("collecting", "overlap"), ("idle", "overlap")]
+    ("when", "mode"),
+    [
+        pytest.param("collecting", "sync", marks=pytest.mark.slow),
+        ("collecting", "overlap"),
+        pytest.param("idle", "overlap", marks=pytest.mark.long),
+    ],
 )
 def test_a_killed_worker_changes_nothing(
     when: str, mode: str, small: Callable[..., Run], undisturbed: Callable[..., Run], at: Callable[..., None], recovery: Callable[..., None]
@@ -191,6 +196,7 @@ def test_a_process_that_always_dies_ends_the_run_with_its_checkpoint(small: Call
     wait_until(lambda: shared_ray.available_resources().get("CPU") == 4, 10, "every actor has ended")
 
 
+@pytest.mark.slow
 def test_a_worker_killed_in_evaluation_changes_nothing(
     small: Callable[..., Run], undisturbed: Callable[..., Run], at: Callable[..., None]
 ) -> None:

@@ -108,6 +108,7 @@ def test_optuna_proposes_and_goes_on_from_the_records(project: Path, shared_ray:
     assert all(1e-5 <= record["settings"]["ppo.learning_rate"] <= 1e-2 for record in after.values())
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_limit_ends_a_trial_and_one_that_fails_does_not_end_the_search(project: Path, shared_ray: Any) -> None:
     """A trial at its limit has finished; one whose environment cannot be made has failed, with the reason in its record."""
@@ -179,11 +180,8 @@ def test_a_search_of_a_stranger_s_loads_nothing_by_its_own_word(project: Path, c
     assert "results.json is damaged" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("number", "trials"),
-    [(signal.SIGKILL, 4), *(pytest.param(*each, marks=pytest.mark.long) for each in ((signal.SIGKILL, 8), (signal.SIGTERM, 4)))],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("number", "trials"), [(signal.SIGKILL, 4), (signal.SIGKILL, 8), (signal.SIGTERM, 4)])
 def test_an_interrupted_search_goes_on(
     number: int, trials: int, project: Path, started: Callable[..., Any], launch: Callable[..., Any]
 ) -> None:
