@@ -87,7 +87,11 @@ def test_each_mistake_gives_the_message_in_the_document(
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("mistake", [MISTAKES[6], MISTAKES[7], MISTAKES[9]], ids=["outside", "nan", "signature"])
+@pytest.mark.parametrize(
+    "mistake",
+    [pytest.param(MISTAKES[6], marks=pytest.mark.slow), MISTAKES[7], pytest.param(MISTAKES[9], marks=pytest.mark.slow)],
+    ids=["outside", "nan", "signature"],
+)
 def test_a_mistake_in_a_ray_worker_gives_the_same_message(
     mistake: tuple[str, str, str], project: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], shared_ray: object
 ) -> None:

@@ -89,7 +89,7 @@ def test_a_batch_larger_than_what_is_left_passes_the_total(small: Callable[..., 
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("mode", ["sync", "overlap"])
+@pytest.mark.parametrize("mode", [pytest.param("sync", marks=pytest.mark.slow), "overlap"])
 def test_one_ray_worker_and_no_ray_give_the_same_bits(mode: str, small: Callable[..., Any], shared_ray: Any) -> None:
     """The same classes do the same work: parameters, optimizer, moments, and every metric that is no time."""
     settings = EVALUATED | {"rollout.mode": mode}

@@ -43,7 +43,7 @@ def left(ray: Any) -> list[str]:
     return [group["name"] for group in groups(ray) if group["state"] != "REMOVED"]
 
 
-@pytest.mark.parametrize("placement", ["pack", "spread"])
+@pytest.mark.parametrize("placement", ["pack", pytest.param("spread", marks=pytest.mark.slow)])
 def test_a_run_has_one_group_of_known_bundles_and_gives_it_back(small: Callable[..., Run], shared_ray: Any, placement: str) -> None:
     """The learner's bundle and one a worker, with the strategy that was asked for, named after the run."""
     before = {group["placement_group_id"] for group in groups(shared_ray)}

@@ -113,7 +113,7 @@ def test_nohup_is_respected(small: Callable[..., Run], monkeypatch: pytest.Monke
     [
         pytest.param("wait_until_ready", 1, 0, id="actors starting"),
         pytest.param("update", 2, 256, id="updating"),
-        pytest.param("learner_state", 1, 128, id="saving"),
+        pytest.param("learner_state", 1, 128, id="saving", marks=pytest.mark.slow),
     ],
 )
 def test_a_signal_ends_a_run_on_ray_at_the_next_safe_point(
@@ -130,6 +130,7 @@ def test_a_signal_ends_a_run_on_ray_at_the_next_safe_point(
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_signal_while_a_worker_is_replaced_waits_for_nobody(
     small: Callable[..., Run], shared_ray: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +172,9 @@ def test_a_signal_while_a_worker_is_replaced_waits_for_nobody(
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize(("method", "purpose"), [("wait", Purpose.ENV_RESET), ("evaluate", Purpose.EVALUATION_RESET)])
+@pytest.mark.parametrize(
+    ("method", "purpose"), [("wait", Purpose.ENV_RESET), pytest.param("evaluate", Purpose.EVALUATION_RESET, marks=pytest.mark.slow)]
+)
 def test_a_stop_does_not_wait_for_busy_workers(
     method: str, purpose: Purpose, small: Callable[..., Run], shared_ray: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
