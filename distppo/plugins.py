@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +16,8 @@ from distppo.config.schema import Plugin
 from distppo.config.suggest import did_you_mean
 from distppo.errors import UserError, failure_text
 
+_added: list[str] = []
+"""Folders that have been put on the search path beside the current one, such as that of a YAML file."""
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -29,6 +33,30 @@ def extend_search_path(folders: Iterable[str | os.PathLike[str]]) -> None:
         if folder not in known and os.path.exists(folder):
             sys.path.append(folder)
             known.add(folder)
+            _added.append(folder)
+
+
+def path_prefix(names: Iterable[str]) -> str:
+    """Returns what a command of the shell begins with so that these modules are found by it as they were here.
+
+    Args:
+        names: `module:Name`s in the settings.
+
+    Returns:
+        `PYTHONPATH=my_project ` where some of them lie beside the YAML file that named them, and not in the current directory.
+    """
+    tops = {name.partition(":")[0].strip().partition(".")[0] for name in names}
+    here = os.getcwd()
+    folders = [folder for folder in _added if folder != here and any(_holds(folder, top) and not _holds(here, top) for top in tops)]
+    if not folders:
+        return ""
+    shown = [os.path.relpath(folder) if Path(folder).is_relative_to(here) else folder for folder in folders]
+    known = ':"$PYTHONPATH"' if os.environ.get("PYTHONPATH") else ""
+    return f"PYTHONPATH={shlex.quote(os.pathsep.join(shown))}{known} "
+
+
+def _holds(folder: str, module: str) -> bool:
+    return os.path.isfile(os.path.join(folder, f"{module}.py")) or os.path.isdir(os.path.join(folder, module))
 
 
 def import_named(module: str, place: str) -> ModuleType:

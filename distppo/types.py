@@ -45,6 +45,8 @@ class EnvSpec(NamedTuple):
         observation_dtype: numpy's name for the observations' type; uint8 ones may be images.
         action_choices: number of choices of each of the A actions; empty where actions are continuous.
         action_start: A whole numbers, what the environment calls the first choice of each; empty where actions are continuous.
+        observation_parts: what is flattened to one observation, as `distppo.models.structured` reads it; empty where the environment's
+            observations are arrays already, or are stacked.
     """
 
     id: str
@@ -56,6 +58,7 @@ class EnvSpec(NamedTuple):
     observation_dtype: str = "float64"
     action_choices: tuple[int, ...] = ()
     action_start: tuple[int, ...] = ()
+    observation_parts: tuple[Any, ...] = ()
 
     @property
     def observation_size(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -83,6 +85,16 @@ class ColumnOfValues(Gaussian):
 
     def value(self, observations: Tensor) -> Tensor:
         return self.critic(observations)
+
+
+class ColumnOnItsOwn(Gaussian):
+    """[M, 1] from value alone; evaluate squeezes."""
+
+    def value(self, observations: Tensor) -> Tensor:
+        return self.critic(observations)
+
+    def evaluate(self, observations: Tensor) -> tuple[Any, Tensor]:
+        return self.act(observations), self.critic(observations).squeeze(-1)
 
 
 class DoubleValues(Gaussian):

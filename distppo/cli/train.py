@@ -11,6 +11,7 @@ from distppo.cli.parser import Parser
 from distppo.cli.report import closing_report
 from distppo.cli.settings import add_setting_flags, add_trust_flag, read_setting_flags
 from distppo.config.trust import resume_flags
+from distppo.plugins import path_prefix
 
 if TYPE_CHECKING:
     from distppo.runtime.train import TrainResult
@@ -77,7 +78,8 @@ def closing_lines(result: TrainResult, program: str) -> list[str]:
     if summary.get("best_checkpoint"):
         lines.append(f"best checkpoint: {summary['best_checkpoint']}")
     if result.signal:
-        lines.append(f"continue with:   {program} --resume {shlex.quote(str(directory))}{resume_flags(result.code, result.storage)}")
+        again = f"{path_prefix(result.code)}{program} --resume {shlex.quote(str(directory))}"
+        lines.append(f"continue with:   {again}{resume_flags(result.code, result.storage)}")
     return lines
 
 

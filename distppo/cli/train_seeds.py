@@ -13,6 +13,7 @@ from distppo.config import Config, Overrides, apply_overrides, load_layers
 from distppo.config.trust import named_code, require_named, resume_flags
 from distppo.errors import UserError
 from distppo.metrics import SUMMARY_FILE
+from distppo.plugins import path_prefix
 from distppo.runtime.run_directory import CONFIG_FILE
 from distppo.runtime.seed_processes import parallel_runs, train_seeds
 from distppo.runtime.seeds import SeedsResult, find_group, open_group, parse_seeds, seeds_of
@@ -77,7 +78,8 @@ def train_group(arguments: argparse.Namespace, config: Config, overrides: Overri
     more += ["--no-progress"] if arguments.no_progress else []
     runs = parallel_runs(config, parallel, len(seeds)) if arguments.parallel else 1
     result = train_seeds(config, directory, seeds, parallel=runs, arguments=more, say=lambda line: print(line, flush=True))
-    for line in closing_lines(result, program, resume_flags(named_code(config), config.run.storage)):
+    code = named_code(config)
+    for line in closing_lines(result, path_prefix(code) + program, resume_flags(code, config.run.storage)):
         print(line)
     if result.signal is not None:
         return 128 + result.signal

@@ -12,6 +12,7 @@ from distppo.cli.parser import Parser
 from distppo.cli.settings import add_setting_flags, add_trust_flag, read_setting_flags
 from distppo.config.suggest import shortened
 from distppo.config.trust import require_trusted, trust_flags
+from distppo.plugins import path_prefix
 
 if TYPE_CHECKING:
     from distppo.runtime.tune.records import Records
@@ -52,13 +53,14 @@ def closing_lines(result: SearchResult, program: str) -> list[str]:
     from distppo.runtime.tune.records import FAILED as FAILED_STATE
 
     records, directory = result.records, shlex.quote(str(result.records.directory))
-    go_on = f"continue with:   {program} --resume {directory}{trust_flags(records.code)}"
+    prefix = path_prefix(records.code)
+    go_on = f"continue with:   {prefix}{program} --resume {directory}{trust_flags(records.code)}"
     if not records.by_number:
         return ["interrupted before the first trial", go_on]
     lines = ["", *records.table(), "", f"results:         {directory}/{RESULTS_FILE}, {TABLE_FILE}"]
     lines.append(draw(records))
     if records.best is not None:
-        train = f"{program.removesuffix(' tune')} train --config {directory}/{BEST_FILE}"
+        train = f"{prefix}{program.removesuffix(' tune')} train --config {directory}/{BEST_FILE}"
         lines += [f"best:            {records.best.name}, {directory}/{BEST_FILE}", f"train with it:   {train}"]
     if failed := records.count(FAILED_STATE):
         lines.append(f"failed:          {failed} of {len(records.by_number)} trials; why is in {RESULTS_FILE}")

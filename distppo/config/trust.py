@@ -24,6 +24,8 @@ _CODE = re.compile(r"\s*\w[\w.]*(:[\w./-]+)*:[^\W\d][\w./-]*\s*")
 _NO_CODE = {"run.directory", "metrics.wandb", "metrics.mlflow"}
 _OWN = "distppo.envs.examples."
 """Where the environments are that come with the package."""
+_SHIPPED = frozenset({"distppo.callbacks:StopAtReturn", "distppo.envs.wrappers:ActionRatePenalty"})
+"""What else comes with it to be named in settings."""
 
 
 class UntrustedCodeError(UserError):
@@ -37,7 +39,7 @@ def named_code(config: Config) -> dict[str, str]:
         for name, value in settings.items():
             key = f"{section}.{name}"
             for text in _texts(value):
-                if key in _NO_CODE or text.strip().startswith(_OWN):
+                if key in _NO_CODE or text.strip().startswith(_OWN) or text.strip() in _SHIPPED:
                     continue
                 if _CODE.fullmatch(text) or (key == "env.id" and ":" in text):
                     found.setdefault(text, key)

@@ -3,9 +3,10 @@
 What is captured of every layer (the wrappers and the environment itself):
 
 - its instance attributes that have changed since it was made, where they are numbers, text, numpy arrays, numpy generators, or lists,
-  tuples, dicts and deques of those. The environment's `np_random` is one of them;
+  tuples, dicts and deques of those. The environment's `np_random` is one of them. Spaces and functions stay as they were made: functions
+  whose closures hold nothing but such values, functions, spaces and other layers, as those of Gymnasium's wrappers do;
 - of MuJoCo data the full integration state with the solver's warm start, and the positions that environments read before they step
-  (`mujoco_state.LAGGING`).
+  (`mujoco_state.LAGGING`), of a MuJoCo model what resets have changed in it.
 
 A layer whose state is elsewhere (an object of its own class, a simulator behind a handle) says so itself with two methods, which then
 take the place of its attributes:
@@ -13,13 +14,16 @@ take the place of its attributes:
     def capture_state(self) -> dict[str, Any]      # plain values as above
     def restore_state(self, state: dict[str, Any])  # after a reset; the same continuation, bit for bit
 
-`np_random` and MuJoCo data are captured beside them. What can be seen not to fit is an obstacle: such an environment restarts its episode
-where another would be restored. What cannot be seen is state outside the environment: module globals, `numpy.random`, files, clocks.
+`np_random`, MuJoCo data and models are captured beside them. What can be seen not to fit is an obstacle: such an environment restarts its
+episode where another would be restored. What cannot be seen is state outside the environment: module globals, `numpy.random`, files,
+clocks.
 """
 
 from __future__ import annotations
 
 import types
+from collections import deque
+from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Any
 
@@ -27,13 +31,14 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec as GymSpec
 
-from distppo.envs.mujoco_state import data_state, is_mujoco, model_checksum, mujoco_version, restore_data
-from distppo.envs.plain import NotPlainError, decode, encode, same
+from distppo.envs.mujoco_state import MadeModel, data_state, is_mujoco, made_model, model_checksum, mujoco_version, restore_data
+from distppo.envs.plain import DEPTH, NotPlainError, decode, encode, same
 from distppo.types import EnvCapture
 
 RENDERER = "gymnasium.envs.mujoco.mujoco_rendering.MujocoRenderer"
 CONSTANT = (GymSpec, type, types.ModuleType, types.BuiltinFunctionType, np.ufunc, PurePath)
 OWN_GENERATOR = "_np_random"
+CONTAINERS = (list, tuple, dict, deque)
 
 
 class CaptureError(ValueError):
@@ -60,22 +65,27 @@ class Layer:
     Args:
         env: the layer.
         name: unique among the layers.
+        layers: all of them; each is captured for itself.
     """
 
-    def __init__(self, env: Any, name: str) -> None:
-        self._env, self._name = env, name
+    def __init__(self, env: Any, name: str, layers: list[Any]) -> None:
+        self._env, self._name, self._layers = env, name, layers
         self._hooks = all(callable(getattr(type(env), hook, None)) for hook in ("capture_state", "restore_state"))
         self._made: dict[str, Attribute] = {}
+        self._texts: dict[str, str | None] = {}
         self._constants: dict[str, tuple[Any, str | None]] = {}
-        self._models: dict[str, int] = {}
+        self._models: dict[str, MadeModel] = {}
+        self._steady: set[str] = set()
+        self._changing: set[str] = set()
         for attribute, value in self._attributes().items():
             if is_mujoco(value, "MjModel"):
-                self._models[attribute] = model_checksum(value)
+                self._models[attribute] = made_model(value)
             elif not is_mujoco(value, "MjData"):
                 try:
                     self._made[attribute] = Attribute(value, self._key(attribute))
+                    self._texts[attribute] = _text_of(value, self._made[attribute])
                 except NotPlainError:
-                    self._constants[attribute] = value, _fingerprint(value)
+                    self._constants[attribute] = value, _fingerprint(value, layers)
 
     def capture(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
         """Returns the layer's state as JSON; its arrays are added to `arrays`.
@@ -88,7 +98,8 @@ class Layer:
             if self._is_constant(attribute, value):
                 continue
             if is_mujoco(value, "MjModel"):
-                self._check_model(attribute, value)
+                if attribute not in self._steady:
+                    self._capture_model(attribute, value, arrays, found)
             elif is_mujoco(value, "MjData"):
                 arrays[self._key(attribute)] = data_state(value)
                 found[attribute] = {"mujoco": mujoco_version()}
@@ -110,8 +121,13 @@ class Layer:
         attributes = dict(state["attributes"])
         if ("own" in state) != self._hooks:
             raise CaptureError(f"{self._title} captures its state in another way than it was captured")
+        models = {name: encoded["mujoco_model"] for name, encoded in attributes.items() if _is_model(encoded)}
+        for attribute in self._models.keys() | models.keys():  # before the data, which needs its model
+            self._restore_model(attribute, models.get(attribute), arrays)
         for attribute, encoded in attributes.items():
             current = vars(self._env).get(attribute)
+            if attribute in models:
+                continue
             if isinstance(encoded, dict) and "mujoco" in encoded:
                 self._restore_mujoco(attribute, current, encoded["mujoco"], arrays)
             else:
@@ -136,11 +152,19 @@ class Layer:
         return {name: value for name, value in vars(self._env).items() if inner is None or value is not inner}
 
     def _capture_plain(self, attribute: str, value: Any, arrays: dict[str, np.ndarray], found: dict[str, Any]) -> None:
+        text = self._texts.get(attribute)
+        if (
+            text is not None and isinstance(value, CONTAINERS) and text == repr(value)
+        ):  # large tables that never change are not encoded each time
+            return
         try:
             now = Attribute(value, self._key(attribute))
         except NotPlainError as error:
+            change = " that is sampled from" if isinstance(value, gym.Space) else ""
+            if not change and attribute in self._constants and self._constants[attribute][1] is not None:
+                change = " that has changed since it was made"
             hint = f"{self._title} can define capture_state and restore_state"
-            raise CaptureError(f"{self._title}.{attribute} is {error}{_change(value)}; {hint}") from error
+            raise CaptureError(f"{self._title}.{attribute} is {error}{change}; {hint}") from error
         made = self._made.get(attribute)
         if made is None or not made.same(now):
             found[attribute] = now.encoded
@@ -149,22 +173,50 @@ class Layer:
     def _is_constant(self, attribute: str, value: Any) -> bool:
         """Says whether an attribute that is not plain is the object it was, and of a kind that does not change inside."""
         made, fingerprint = self._constants.get(attribute, (None, None))
-        return made is value and made is not None and (self._hooks or (fingerprint is not None and fingerprint == _fingerprint(value)))
+        return (
+            made is value
+            and made is not None
+            and (self._hooks or (fingerprint is not None and fingerprint == _fingerprint(value, self._layers)))
+        )
 
-    def _check_model(self, attribute: str, model: Any) -> None:
-        """Notices models that are changed by resets; looked at once, after the first, for it takes half a millisecond."""
+    def _capture_model(self, attribute: str, model: Any, arrays: dict[str, np.ndarray], found: dict[str, Any]) -> None:
+        """Captures what resets have changed in a model; one that the first has left alone is not looked at again, for it takes half a
+        millisecond."""
         made = self._models.get(attribute)
-        if made == 0:
+        if made is None:
+            raise CaptureError(f"{self._title}.{attribute}, its MuJoCo model, is not the one it was made with")
+        checksum = model_checksum(model)
+        if checksum == made.checksum and attribute not in self._changing:
+            self._steady.add(attribute)
             return
-        if made is None or made != model_checksum(model):
-            raise CaptureError(f"{self._title}.{attribute}, its MuJoCo model, was changed after it was made")
-        self._models[attribute] = 0
+        self._changing.add(attribute)
+        changes = made.changes(model)
+        arrays |= {f"{self._key(attribute)}.{name}": value for name, value in changes.items()}
+        found[attribute] = {"mujoco_model": [mujoco_version(), checksum, list(changes)]}
+
+    def _restore_model(self, attribute: str, state: list[Any] | None, arrays: dict[str, np.ndarray]) -> None:
+        """Makes a model what it was captured as; with None, what it was made as."""
+        made, model = self._models.get(attribute), vars(self._env).get(attribute)
+        if made is None or not is_mujoco(model, "MjModel"):
+            raise CaptureError(f"{self._title}.{attribute} is not the MuJoCo model it was made with")
+        if state is None and attribute in self._steady:
+            return
+        version, checksum, names = state or (mujoco_version(), made.checksum, [])
+        _require_version(version)
+        try:
+            made.put(model, {name: arrays[f"{self._key(attribute)}.{name}"] for name in names})
+        except ValueError as error:
+            raise CaptureError(str(error)) from error
+        if model_checksum(model) != checksum:
+            raise CaptureError(f"{self._title}.{attribute}, its MuJoCo model, was changed in what cannot be put back")
+        if state is not None:
+            self._steady.discard(attribute)
+            self._changing.add(attribute)
 
     def _restore_mujoco(self, attribute: str, data: Any, version: str, arrays: dict[str, np.ndarray]) -> None:
         if not is_mujoco(data, "MjData"):
             raise CaptureError(f"{self._title}.{attribute} is not MuJoCo data")
-        if version != mujoco_version():
-            raise CaptureError(f"it was captured by MuJoCo {version}, here is {mujoco_version()}")
+        _require_version(version)
         try:
             restore_data(data, arrays[self._key(attribute)])
         except ValueError as error:
@@ -187,7 +239,11 @@ class Layer:
     def _revert(self, attribute: str) -> None:
         """Undoes what happened to an attribute since the layer was made."""
         value = vars(self._env)[attribute]
-        if attribute in self._constants or attribute in self._models or is_mujoco(value, "MjData"):
+        if attribute in self._models or is_mujoco(value, "MjData"):
+            return
+        if attribute in self._constants:
+            if not self._is_constant(attribute, value):
+                raise CaptureError(f"{self._title}.{attribute} has changed since it was made here")
             return
         if isinstance(self._env, gym.Wrapper) and value is self._env.env:
             return
@@ -209,7 +265,7 @@ class EnvCapturer:
         layers: list[Any] = [env]
         while isinstance(layers[-1], gym.Wrapper):
             layers.append(layers[-1].env)
-        self._layers = {str(depth): Layer(layer, str(depth)) for depth, layer in enumerate(layers)}
+        self._layers = {str(depth): Layer(layer, str(depth), layers) for depth, layer in enumerate(layers)}
 
     def capture(self) -> EnvCapture:
         """Returns the state between two steps, or what stands in the way of capturing it."""
@@ -240,21 +296,57 @@ class EnvCapturer:
             raise CaptureError(f"its state could not be put back: {type(error).__name__}: {error}") from error
 
 
-def _fingerprint(value: Any) -> str | None:
+def _is_model(encoded: Any) -> bool:
+    return isinstance(encoded, dict) and "mujoco_model" in encoded
+
+
+def _require_version(version: str) -> None:
+    if version != mujoco_version():
+        raise CaptureError(f"it was captured by MuJoCo {version}, here is {mujoco_version()}")
+
+
+def _fingerprint(value: Any, layers: list[Any], depth: int = 0) -> str | None:
     """Returns what tells that an object has not changed inside; None for one that may change unseen."""
+    if depth > DEPTH:
+        return None
+    if any(value is layer for layer in layers):
+        return ""
     if isinstance(value, gym.Space):
         return repr(_generator_states(value))
     if isinstance(value, types.FunctionType):
-        return "" if value.__closure__ is None else None
-    constant = isinstance(value, CONSTANT) or f"{type(value).__module__}.{type(value).__qualname__}" == RENDERER
-    return "" if constant else None
+        return _joined([_contents(cell) for cell in value.__closure__ or ()], layers, depth)
+    if isinstance(value, types.MethodType):
+        return _joined([value.__self__], layers, depth)
+    if isinstance(value, CONSTANT) or f"{type(value).__module__}.{type(value).__qualname__}" == RENDERER:
+        return ""
+    try:
+        arrays: dict[str, np.ndarray] = {}
+        encoded = encode(value, "", arrays)
+    except NotPlainError:
+        if type(value) in (list, tuple):
+            return _joined(value, layers, depth)
+        return _joined([part for item in value.items() for part in item], layers, depth) if type(value) is dict else None
+    return repr((encoded, [(name, array.dtype.str, array.shape, array.tobytes()) for name, array in arrays.items()]))
 
 
-def _change(value: Any) -> str:
-    """Returns what has happened to an object that would have been constant."""
-    if isinstance(value, gym.Space):
-        return " that is sampled from"
-    return "" if _fingerprint(value) is None else " that is exchanged"
+def _joined(values: Iterable[Any], layers: list[Any], depth: int) -> str | None:
+    parts = [_fingerprint(value, layers, depth + 1) for value in values]
+    return None if None in parts else repr(parts)
+
+
+def _contents(cell: types.CellType) -> Any:
+    """Returns what a function's closure holds in one cell; where that is nothing yet, something that may change."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return object()
+
+
+def _text_of(value: Any, made: Attribute) -> str | None:
+    """Returns a text that is the same only where nothing in a container has changed; None where there is none."""
+    # What is printed of an array or a generator is not all that is in it.
+    told = all(array.shape == () for array in made.arrays.values()) and "'generator'" not in repr(made.encoded)
+    return repr(value) if told and isinstance(value, CONTAINERS) else None
 
 
 def _generator_states(space: gym.Space[Any]) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -189,7 +190,7 @@ def _seeding_findings(env: gym.Env[Any, Any], twin: gym.Env[Any, Any]) -> Iterat
     actions = np.random.default_rng(SEED)
     for step in range(LONGEST):
         action = _random_action(env.action_space, actions)
-        one, other = env.step(np.array(action)), twin.step(np.array(action))
+        one, other = env.step(copy.deepcopy(action)), twin.step(copy.deepcopy(action))
         if not (_equal(one[0], other[0]) and _equal(one[1:4], other[1:4])):
             yield Finding(f"the same seed and actions give something else at step {step}", fix)
             return

@@ -103,7 +103,9 @@ def _reward_findings(reward: Any) -> Iterator[Finding]:
         single = np.size(reward) == 1 and np.isreal(float(np.asarray(reward).reshape(-1)[0]))
     except (TypeError, ValueError):
         single = False
-    yield Finding(f"step() gave the reward {reward!r}, which is {_kind(reward)}, not a number", fix, stops=not single)
+    yield Finding(
+        f"step() gave the reward {reward!r}, which is {_kind(reward)}, not a number", fix, stops=not single or np.ndim(reward) > 0
+    )
 
 
 def _info_findings(source: str, info: Any) -> Iterator[Finding]:

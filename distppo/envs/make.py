@@ -11,12 +11,12 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium.envs.registration import load_env_creator
-from gymnasium.wrappers import FlattenObservation, FrameStackObservation, OrderEnforcing, PassiveEnvChecker, TimeLimit
+from gymnasium.wrappers import FrameStackObservation, OrderEnforcing, PassiveEnvChecker, TimeLimit
 
 from distppo.config.schema import EnvConfig, Plugin
 from distppo.config.suggest import closest, did_you_mean
 from distppo.envs.renderer import choose_renderer
-from distppo.envs.spaces import require_flat_leaves, spec_of
+from distppo.envs.spaces import Flattened, parts_of, require_flat_leaves, spec_of
 from distppo.errors import UserError, failure_text
 from distppo.plugins import import_named, load_plugin
 from distppo.types import EnvSpec
@@ -49,12 +49,15 @@ def make_env(config: EnvConfig) -> tuple[gym.Env[Any, Any], EnvSpec]:
         if registered is not None and config.max_episode_steps is None:
             env = TimeLimit(env, registered)
         env = _wrapped(env, config.wrappers)
+    parts: tuple[Any, ...] = ()
     if not isinstance(env.observation_space, gym.spaces.Box):
         require_flat_leaves(config.id, env.observation_space)
-        env = FlattenObservation(env)
+        if config.frame_stack == 1:
+            parts = parts_of(env.observation_space)
+        env = Flattened(env)
     if config.frame_stack > 1:
         env = FrameStackObservation(env, config.frame_stack)
-    return env, spec_of(config.id, env, config.max_episode_steps or registered)
+    return env, spec_of(config.id, env, config.max_episode_steps or registered, parts)
 
 
 def probe_env(config: EnvConfig) -> EnvSpec:

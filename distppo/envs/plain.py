@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,6 +14,7 @@ STORED_DTYPES = frozenset(
     {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"}
 )
 BIT_GENERATORS = frozenset({"MT19937", "PCG64", "PCG64DXSM", "Philox", "SFC64"})
+TEXTS = (np.ndarray, np.str_, np.bytes_)
 DEPTH = 16
 """Containers inside containers beyond this are refused; one that contains itself ends here."""
 
@@ -34,6 +36,8 @@ def encode(value: Any, name: str, arrays: dict[str, np.ndarray], depth: int = 0)
         return value
     if kind is float:
         return value if math.isfinite(value) else {"float": repr(value)}
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in "US" and value.dtype.isnative and type(value) in TEXTS:
+        return {"texts" if kind is np.ndarray else "text": [value.dtype.str, list(value.shape), _written(value)]}
     if kind is np.ndarray or isinstance(value, np.generic):
         if value.dtype.name not in STORED_DTYPES or not value.dtype.isnative:
             raise NotPlainError(f"an array of {value.dtype}")
@@ -48,6 +52,9 @@ def encode(value: Any, name: str, arrays: dict[str, np.ndarray], depth: int = 0)
         return {"deque": [value.maxlen, items]}
     if kind is dict and all(type(key) is str for key in value):
         return {"dict": {key: encode(item, f"{name}.{key}", arrays, depth + 1) for key, item in value.items()}}
+    if kind is dict:
+        items = [[encode(each, f"{name}.{index}", arrays, depth + 1) for each in item] for index, item in enumerate(value.items())]
+        return {"pairs": items}
     if kind is np.random.Generator and value.bit_generator.state["bit_generator"] in BIT_GENERATORS:
         return {"generator": encode(value.bit_generator.state, name, arrays, depth + 1)}
     raise NotPlainError(f"a {kind.__module__}.{kind.__qualname__}")
@@ -80,6 +87,27 @@ def same(first: Any, first_arrays: Mapping[str, np.ndarray], second: Any, second
         return False
     pairs = ((array, second_arrays[name]) for name, array in first_arrays.items())
     return all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
+
+
+def _written(value: Any) -> list[str]:
+    """Returns the texts of an array as JSON can hold them."""
+    items = np.asarray(value).reshape(-1).tolist()
+    return [item.decode("latin-1") if isinstance(item, bytes) else item for item in items]
+
+
+def _texts(content: list[Any], _: Mapping[str, np.ndarray]) -> np.ndarray:
+    dtype, shape, items = content
+    if not re.fullmatch(r"[<>|=]?[US]\d+", dtype):
+        raise ValueError(f"texts of the type {dtype!r}")
+    return np.array([item.encode("latin-1") if "S" in dtype else item for item in items], dtype).reshape(shape)
+
+
+def _text(content: list[Any], arrays: Mapping[str, np.ndarray]) -> Any:
+    return _texts(content, arrays)[()]
+
+
+def _pairs(items: list[Any], arrays: Mapping[str, np.ndarray]) -> dict[Any, Any]:
+    return {decode(key, arrays): decode(item, arrays) for key, item in items}
 
 
 def _array(name: str, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -131,5 +159,8 @@ DECODERS: dict[str, Callable[[Any, Mapping[str, np.ndarray]], Any]] = {
     "tuple": _tuple,
     "deque": _deque,
     "dict": _dict,
+    "pairs": _pairs,
+    "text": _text,
+    "texts": _texts,
     "generator": _generator,
 }

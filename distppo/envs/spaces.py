@@ -11,11 +11,33 @@ from gymnasium import spaces
 from distppo.errors import UserError
 from distppo.types import EnvSpec
 
+
+class Flattened(gym.ObservationWrapper[np.ndarray, Any, Any]):
+    """Observations of any space that can be flattened, as the vector that `gymnasium.spaces.flatten` makes of them.
+
+    Gymnasium's own wrapper does it with a function that is made with it, and so holds state that nobody can see.
+
+    Args:
+        env: with observations other than a Box.
+    """
+
+    def __init__(self, env: gym.Env[Any, Any]) -> None:
+        super().__init__(env)
+        flat: Any = spaces.flatten_space(env.observation_space)
+        self.observation_space = flat
+
+    def observation(self, observation: Any) -> np.ndarray:
+        """Returns the vector."""
+        vector = spaces.flatten(self.env.observation_space, observation)
+        assert isinstance(vector, np.ndarray)
+        return vector
+
+
 FLAT_LEAVES = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)
 
 
-def spec_of(env_id: str, env: gym.Env[Any, Any], max_episode_steps: int | None) -> EnvSpec:
-    """Returns the spec of an environment with Box observations.
+def spec_of(env_id: str, env: gym.Env[Any, Any], max_episode_steps: int | None, observation_parts: tuple[Any, ...] = ()) -> EnvSpec:
+    """Returns the spec of an environment with Box observations, which may have been flattened from `observation_parts`.
 
     Raises:
         UserError: its actions are neither a Box of floats nor choices, or it has no number to observe or to choose.
@@ -35,11 +57,45 @@ def spec_of(env_id: str, env: gym.Env[Any, Any], max_episode_steps: int | None) 
         observation_dtype=str(observations.dtype),
         action_choices=choices,
         action_start=start,
+        observation_parts=observation_parts,
     )
 
 
+def parts_of(space: spaces.Space[Any]) -> tuple[Any, ...]:
+    """Returns a space that `require_flat_leaves` lets pass, as `distppo.models.structured` reads it, in the order of `spaces.flatten`.
+
+    Nothing for one with keys that no file could hold.
+    """
+    return _parts_of(space) if _has_plain_keys(space) else ()
+
+
+def _has_plain_keys(space: spaces.Space[Any]) -> bool:
+    if isinstance(space, spaces.Dict):
+        keys: list[Any] = list(space.spaces)
+        plain = all(type(key) is int or (isinstance(key, str) and key.isprintable()) for key in keys)
+        return plain and all(map(_has_plain_keys, space.spaces.values()))
+    return all(map(_has_plain_keys, space.spaces)) if isinstance(space, spaces.Tuple) else True
+
+
+def _parts_of(space: spaces.Space[Any]) -> tuple[Any, ...]:
+    match space:
+        case spaces.Box():
+            return "box", tuple(space.shape)
+        case spaces.MultiBinary():
+            return "binary", tuple(space.shape)
+        case spaces.Discrete():
+            return "discrete", int(space.n), int(space.start)
+        case spaces.MultiDiscrete():
+            return "discretes", tuple(space.shape), tuple(space.nvec.reshape(-1).tolist()), tuple(space.start.reshape(-1).tolist())
+        case spaces.Tuple():
+            return "tuple", tuple(map(_parts_of, space.spaces))
+        case spaces.Dict():
+            return "dict", tuple((key, _parts_of(part)) for key, part in space.spaces.items())
+    raise TypeError(f"{space} cannot be flattened")
+
+
 def require_flat_leaves(env_id: str, space: spaces.Space[Any], name: str = "") -> None:
-    """Raises UserError unless `FlattenObservation` makes a vector of the space in which nothing is lost: no images, no variable length."""
+    """Raises UserError unless `Flattened` makes a vector of the space in which nothing is lost: no images, no variable length."""
     if isinstance(space, spaces.Dict | spaces.Tuple):
         parts = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
         for key, part in parts:

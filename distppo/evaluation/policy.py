@@ -13,14 +13,15 @@ from distppo.models.acting import actor_factory
 from distppo.models.architecture import policy_input
 from distppo.models.heads import action_noise, environment_actions
 from distppo.models.numpy_policy import ObservationNormalizer
+from distppo.models.structured import as_vectors
 from distppo.types import PolicySnapshot
 
 
 class ActingPolicy(Protocol):
     """What `load_policy` returns: a policy from a checkpoint, or from an exported file."""
 
-    def act(self, observation: np.ndarray, *, deterministic: bool = True, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Returns the action for one raw observation [*S], or one each for a batch [n, *S]."""
+    def act(self, observation: Any, *, deterministic: bool = True, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Returns the action for one raw observation, or one each for a batch."""
 
 
 class Policy:
@@ -42,13 +43,14 @@ class Policy:
         self._input_shape, self._input_dtype = policy_input(env, network)
         self._raw_dtype = np.uint8 if self._input_dtype == "uint8" else np.float64
 
-    def act(self, observation: np.ndarray, *, deterministic: bool = True, rng: np.random.Generator | None = None) -> np.ndarray:
+    def act(self, observation: Any, *, deterministic: bool = True, rng: np.random.Generator | None = None) -> np.ndarray:
         """Returns the action for one observation, or one each for a batch.
 
         Rows are computed one at a time, so an action never depends on what else is in the batch, to the last bit.
 
         Args:
-            observation: [*S] or [n, *S], raw as the environment gives it.
+            observation: [*S] or [n, *S], raw as the environment gives it; a dict, a tuple or a whole number where its space says so,
+                or a list of those. With env.frame_stack the last observations, [frames, *S].
             deterministic: take the most likely action (the mean of a Gaussian); else sample.
             rng: where the noise comes from; needed when not deterministic.
 
@@ -59,6 +61,8 @@ class Policy:
             ValueError: the observation's shape does not fit, or `rng` is missing.
         """
         shape = self.spec.env.observation_shape
+        if self.spec.env.observation_parts:
+            observation = as_vectors(self.spec.env.observation_parts, observation)
         observation = np.asarray(observation, self._raw_dtype)
         if observation.shape == shape:
             return self._act_one(observation, deterministic, rng)
@@ -97,12 +101,16 @@ class ExportedPolicy:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
         self.origin: dict[str, Any] = runner.origin
+        from distppo.evaluation.restore import env_spec_from
 
-    def act(self, observation: np.ndarray, *, deterministic: bool = True, rng: np.random.Generator | None = None) -> np.ndarray:
+        self._parts = env_spec_from(runner.origin["env_spec"], "the exported policy").observation_parts
+
+    def act(self, observation: Any, *, deterministic: bool = True, rng: np.random.Generator | None = None) -> np.ndarray:
         """Returns the action for one observation, or one each for a batch.
 
         Args:
-            observation: [*S] or [n, *S], raw as the environment gives it.
+            observation: [*S] or [n, *S], raw as the environment gives it; a dict, a tuple or a whole number where its space says so,
+                or a list of those. With env.frame_stack the last observations, [frames, *S].
             deterministic: must be True.
             rng: not used.
 
@@ -111,14 +119,15 @@ class ExportedPolicy:
         """
         if not deterministic:
             raise ValueError("an exported policy is deterministic; to sample actions load the checkpoint it was exported from")
-        return self._runner.act(observation)
+        return self._runner.act(as_vectors(self._parts, observation) if self._parts else observation)
 
 
 def load_policy(path: str | os.PathLike[str], *, trust: Sequence[str] = ()) -> Policy | ExportedPolicy:
     """Returns the policy of a checkpoint, of a run's best (else last) checkpoint, or of an exported file.
 
     It needs no Ray, and torch only for a CNN, a network of the user's own and a .pt2 file. `policy.act(observation)` takes a raw
-    observation [*S] or a batch [n, *S] and returns the environment's action(s), [*action shape] or [n, *action shape].
+    observation [*S] or a batch [n, *S] (a dict, a tuple or a whole number where the space says so) and returns the environment's
+    action(s), [*action shape] or [n, *action shape].
 
     Args:
         path: a checkpoint directory, a run directory, `latest`, a file that `export` has written (.npz, .onnx, .pt2), or a policy that is

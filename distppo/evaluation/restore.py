@@ -16,10 +16,12 @@ from distppo.errors import CheckpointError
 from distppo.models.acting import policy_layout
 from distppo.models.architecture import moments_shape, policy_spec
 from distppo.models.layout import layout_size
+from distppo.models.structured import flattened_size
 from distppo.types import EnvSpec, Moments, PolicySnapshot
 
 LEARNER_ARRAYS = "learner"
 _MOST_DIMENSIONS = 32
+_DEEPEST_PARTS = 16
 _MOST_NUMBERS = 1 << 30
 
 
@@ -68,10 +70,13 @@ def env_spec_from(fields: Mapping[str, Any], place: str) -> EnvSpec:
             max_episode_steps=None if fields["max_episode_steps"] is None else _count(fields["max_episode_steps"]),
             # Checkpoints from before there were images and choices of actions do not have these.
             observation_dtype=_dtype(fields.get("observation_dtype", "float64")),
-            action_choices=_shape(fields.get("action_choices", ())),
+            action_choices=_choices(fields.get("action_choices", ())),
             action_start=tuple(map(_whole, fields.get("action_start", ()))),
+            observation_parts=_parts(fields.get("observation_parts", ())),
         )
         _require_whole_actions(spec)
+        if spec.observation_parts and flattened_size(spec.observation_parts) != spec.observation_size:
+            raise ValueError(f"parts of {flattened_size(spec.observation_parts)} numbers for {spec.observation_size}")
         return spec
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{place}: env_spec is not as distppo writes it ({error})") from error
@@ -161,6 +166,34 @@ def _shape(values: Any) -> tuple[int, ...]:
     if len(shape) > _MOST_DIMENSIONS or math.prod(shape) > _MOST_NUMBERS:
         raise ValueError(f"a shape of {len(shape)} dimensions and more than {_MOST_NUMBERS:,} numbers")
     return shape
+
+
+def _choices(values: Any) -> tuple[int, ...]:
+    choices = tuple(map(_count, values))
+    if sum(choices) > _MOST_NUMBERS:
+        raise ValueError(f"more than {_MOST_NUMBERS:,} choices")
+    return choices
+
+
+def _parts(value: Any, depth: int = 0) -> tuple[Any, ...]:
+    """Returns what JSON has made lists of, or nothing where there are no parts."""
+    if not value and depth == 0:
+        return ()
+    if depth > _DEEPEST_PARTS:
+        raise ValueError("parts of an observation in one another without end")
+    kind, *rest = value
+    match kind, rest:
+        case ("box" | "binary", [shape]):
+            return kind, _shape(shape)
+        case "discrete", [n, start]:
+            return kind, _count(n), _whole(start)
+        case "discretes", [shape, choices, starts] if math.prod(_shape(shape)) == len(choices) == len(starts):
+            return kind, _shape(shape), _choices(choices), tuple(map(_whole, starts))
+        case "tuple", [parts]:
+            return kind, tuple(_parts(part, depth + 1) for part in parts)
+        case "dict", [items]:
+            return kind, tuple((key if type(key) is int else _text(key), _parts(part, depth + 1)) for key, part in items)
+    raise ValueError(f"a part of the unknown kind {shortened(repr(kind))}")
 
 
 def _text(value: Any) -> str:

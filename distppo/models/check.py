@@ -63,6 +63,8 @@ def _problems(own: CustomNetwork, vector: Tensor, observations: Tensor, env: Env
                     f"{type(policy).__name__} has no {method}()"
                 )
         yield from _distribution_problems(policy, env)
+        yield from _tensor_problems("value", own.value(parameters, observations), (SAMPLES,))
+        yield from _tensor_problems("act(...).mode()", own.distribution(parameters, observations).mode(), (SAMPLES, env.action_size))
         yield from _consistency_problems(own, parameters, observations, policy, values)
     for name, buffer in own.module.named_buffers():
         if not torch.equal(buffer, buffers[name]):

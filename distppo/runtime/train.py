@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -81,7 +82,7 @@ class Iteration(NamedTuple):
 def train(
     config: Config | Paths | None = None,
     *,
-    resume: str | None = None,
+    resume: str | os.PathLike[str] | None = None,
     address: str | None = None,
     trust: Sequence[str] = (),
     progress: bool | None = None,
@@ -121,7 +122,7 @@ def train(
 def iterations(
     config: Config | Paths | None = None,
     *,
-    resume: str | None = None,
+    resume: str | os.PathLike[str] | None = None,
     address: str | None = None,
     trust: Sequence[str] = (),
     progress: bool | None = None,
@@ -134,7 +135,7 @@ def iterations(
     """
     with StopSignal() as stop:
         resolved, given = read_settings(config, overrides, settings, check=resume is None)
-        start = fresh(resolved) if resume is None else resumed(resume, given, {*trust, *named_code(resolved)})
+        start = fresh(resolved) if resume is None else resumed(os.fspath(resume), given, {*trust, *named_code(resolved)})
         start = start._replace(origins=given.origins())
         if address and start.config.rollout.num_workers == 0:
             raise UserError(f"--address {address} needs Ray, which rollout.num_workers 0 does without; leave one of them out")

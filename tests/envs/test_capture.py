@@ -28,9 +28,13 @@ def made(env_id: str) -> gym.Env[Any, Any]:
 def play(env: gym.Env[Any, Any], steps: int, seed: int) -> list[bytes]:
     """Steps with random actions and resets; returns the bits of everything that came back."""
     rng, space, answers = np.random.default_rng(seed), env.action_space, []
-    assert isinstance(space, gym.spaces.Box)
     for _ in range(steps):
-        observation, reward, terminated, truncated, _ = env.step(rng.uniform(space.low, space.high).astype(np.float32))
+        if isinstance(space, gym.spaces.Discrete):
+            action = space.start + rng.integers(space.n)
+        else:
+            assert isinstance(space, gym.spaces.Box)
+            action = rng.uniform(np.maximum(space.low, -10.0), np.minimum(space.high, 10.0)).astype(np.float32)
+        observation, reward, terminated, truncated, _ = env.step(action)
         answers.append(np.asarray(observation).tobytes() + np.float64(reward).tobytes() + bytes([terminated, truncated]))
         if terminated or truncated:
             answers.append(np.asarray(env.reset()[0]).tobytes())
@@ -106,6 +110,74 @@ def test_wrappers_are_part_of_the_state() -> None:
     assert first == second
 
 
+@pytest.mark.parametrize("env_id", ["FrozenLake-v1", "Taxi-v4", "CliffWalking-v1", "Blackjack-v1", "CartPole-v1", "Acrobot-v1"])
+def test_tables_texts_and_flattened_observations_are_state(env_id: str) -> None:
+    """Gymnasium's environments of choices, with their transition tables and maps; their observations are flattened."""
+    first, second = continued(made(env_id), made(env_id))
+    assert first == second
+
+
+class Arm(Point):
+    """Observes a Dict."""
+
+    def __init__(self) -> None:
+        super().__init__(termination=0.02)
+        self.observation_space = gym.spaces.Dict({"point": self.observation_space, "close": gym.spaces.Discrete(2)})
+
+    def _dict(self, observation: Any) -> dict[str, Any]:
+        return {"point": observation.astype(np.float32), "close": int(observation[0] > 0)}
+
+    def reset(self, **arguments: Any) -> Any:
+        observation, info = super().reset(**arguments)
+        return self._dict(observation), info
+
+    def step(self, action: Any) -> Any:
+        observation, *rest = super().step(action)
+        return self._dict(observation), *rest
+
+
+def test_dict_observations_are_state() -> None:
+    """`make_env` flattens them."""
+
+    def arm() -> gym.Env[Any, Any]:
+        return make_env(EnvConfig(id=f"{__name__}:Arm"))[0]
+
+    first, second = continued(arm(), arm())
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda env: gym.wrappers.RescaleAction(env, np.float32(-0.5), np.float32(0.5)),
+        gym.wrappers.ClipAction,
+        lambda env: gym.wrappers.ClipReward(env, -1.0, 1.0),
+        lambda env: gym.wrappers.TimeAwareObservation(gym.wrappers.TimeLimit(env, 50)),
+        gym.wrappers.FlattenObservation,
+        lambda env: gym.wrappers.TransformReward(env, lambda reward: 2.0 * reward),
+        lambda env: gym.wrappers.RescaleObservation(env, np.float32(-1), np.float32(1)),
+    ],
+)
+def test_gymnasium_s_wrappers_are_state(wrap: Any) -> None:
+    """Those that hold functions with closures, too."""
+    first, second = continued(wrap(made("Pendulum-v1")), wrap(made("Pendulum-v1")))
+    assert first == second
+
+
+class Randomized(gym.Wrapper[Any, Any, Any, Any]):
+    """Draws masses, friction, gravity and the time step at every reset."""
+
+    def reset(self, **arguments: Any) -> Any:
+        answer = self.env.reset(**arguments)
+        model: Any = self.unwrapped.model  # type: ignore[attr-defined]
+        rng = self.unwrapped.np_random
+        model.body_mass[1:] = rng.uniform(1.0, 3.0, len(model.body_mass) - 1)
+        model.geom_friction[:, 0] = rng.uniform(0.5, 1.5, len(model.geom_friction))
+        model.opt.gravity[2] = -rng.uniform(9.0, 10.0)
+        model.opt.timestep = rng.uniform(0.0015, 0.0025)
+        return answer
+
+
 class Machine:
     """A simulator behind a handle."""
 
@@ -158,6 +230,10 @@ class Closed(Point):
         memory: list[int] = []
         self._observe = lambda: memory.append(1)
 
+    def step(self, action: Any) -> Any:
+        self._observe()
+        return super().step(action)
+
 
 class Unplain(Hooked):
     """Hands out what cannot be stored."""
@@ -178,7 +254,7 @@ class Raising(Hooked):
     [
         (Handled, "Handled._machine is a .*Machine; Handled can define capture_state and restore_state"),
         (Sampling, "Sampling.action_space is a gymnasium.spaces.box.Box that is sampled from"),
-        (Closed, "Closed._observe is a builtins.function"),
+        (Closed, "Closed._observe is a builtins.function that has changed since it was made; Closed can define"),
         (Unplain, r"Unplain.capture_state\(\) returns a .*Machine, which is not plain data"),
         (Raising, "its capture_state raised RuntimeError: not now"),
     ],
@@ -195,13 +271,59 @@ def test_what_cannot_be_captured_says_why(make: Any, obstacle: str) -> None:
         capturer.restore(captured)
 
 
-def test_a_changed_model_is_noticed() -> None:
-    """Resets that randomize the body are state that is not in the data."""
+def randomized(env_id: str = "Hopper-v5") -> gym.Env[Any, Any]:
+    return Randomized(made(env_id))
+
+
+@pytest.mark.parametrize("env_id", ["Hopper-v5", "Humanoid-v4"])
+def test_a_model_that_resets_change_is_state(env_id: str) -> None:
+    """Domain randomization: masses, friction, gravity and the time step are other ones in every episode."""
+    first, second = continued(randomized(env_id), randomized(env_id))
+    assert first == second and len(set(first)) == len(first)
+
+
+def test_a_model_goes_back_to_how_it_was_made() -> None:
+    """Where the captured one had not been changed, and the one that takes its place has."""
+    first, second = randomized(), randomized()
+    capturers = EnvCapturer(first), EnvCapturer(second)
+    first.env.reset(seed=0)  # past the wrapper
+    captured = capturers[0].capture()
+    second.reset(seed=1)
+    changed = second.unwrapped.model.body_mass.copy()  # type: ignore[attr-defined]
+    capturers[1].restore(captured)
+    assert (second.unwrapped.model.body_mass == first.unwrapped.model.body_mass).all()  # type: ignore[attr-defined]
+    assert (second.unwrapped.model.body_mass != changed).any()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda capture: capture.arrays.update({"1/model.body_mass": np.zeros(3)}), "another MuJoCo model"),
+        (lambda capture: capture.arrays["1/model.body_mass"].__imul__(2.0), "changed in what cannot be put back"),
+        (lambda capture: capture.values["1"]["attributes"]["model"]["mujoco_model"].__setitem__(0, "2.1"), "captured by MuJoCo 2.1"),
+        (lambda capture: capture.arrays.pop("1/model.body_mass"), "could not be put back"),
+    ],
+)
+def test_a_model_s_changes_that_do_not_fit_are_refused(spoil: Any, message: str) -> None:
+    """Nothing is stepped with half of them: the environment is reset."""
+    first, second = randomized(), randomized()
+    capturers = EnvCapturer(first), EnvCapturer(second)
+    first.reset(seed=0)
+    second.reset(seed=1)
+    captured = capturers[0].capture()
+    spoil(captured)
+    with pytest.raises(CaptureError, match=message):
+        capturers[1].restore(captured)
+
+
+def test_another_model_in_its_place_is_noticed() -> None:
+    """A simulator that resets load anew cannot be put back."""
     env = made("Hopper-v5")
     capturer = EnvCapturer(env)
     env.reset(seed=0)
-    env.unwrapped.model.body_mass[1] *= 1.1  # type: ignore[attr-defined]
-    assert "its MuJoCo model, was changed" in str(capturer.capture().obstacle)
+    unwrapped: Any = env.unwrapped
+    unwrapped.other = made("Hopper-v5").unwrapped.model  # type: ignore[attr-defined]
+    assert "other, its MuJoCo model, is not the one" in str(capturer.capture().obstacle)
 
 
 def captured_point() -> Any:

@@ -57,6 +57,7 @@ def test_the_parameters_are_the_module_s_own_in_the_flat_vector() -> None:
         ("NoSuper", "its constructor does not call super().__init__(env)"),
         ("NoParameters", "it has no parameters; assign torch.nn modules"),
         ("ColumnOfValues", "value must have shape [3] for 3 observations, got [3, 1]"),
+        ("ColumnOnItsOwn", "value must have shape [3] for 3 observations, got [3, 1]"),
         ("DoubleValues", "value must be float32, got float64"),
         ("DoubleParameters", "parameter actor.weight is torch.float64; use float32"),
         ("InfiniteValues", "value is not finite: ["),

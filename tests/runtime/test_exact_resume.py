@@ -23,7 +23,8 @@ CHOICES = {"env.id": "distppo.envs.examples.docking:Docking-v0", "network.layer_
 CNN = {"network.channels": [4], "network.kernels": [4], "network.strides": [3], "network.torso": "cnn"}
 IMAGES = CNN | {"env.id": "probe_envs:Camera-v0", "env.frame_stack": 3}
 MODES = ["sync", "overlap"]
-ALONE = {"point": {}, "hopper": HOPPER, "choices": CHOICES, "stacked images": IMAGES}
+LAKE = {"env.id": "FrozenLake-v1"}
+ALONE = {"point": {}, "hopper": HOPPER, "choices": CHOICES, "stacked images": IMAGES, "discrete observations": LAKE}
 SETUPS = [pytest.param(settings, 0, mode, id=f"{name}-{mode}") for name, settings in ALONE.items() for mode in MODES]
 SETUPS += [
     pytest.param(HOPPER, 2, "sync", marks=[pytest.mark.ray, pytest.mark.slow], id="hopper on ray-sync"),

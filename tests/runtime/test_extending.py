@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runtime.running import ROOT
+from runtime.running import ROOT, wait_until
 
 from distppo.cli import main
 
@@ -68,6 +69,27 @@ def test_the_project_trains_through_ray_workers(project: Callable[..., Path], tm
     assert (done.returncode, done.stderr) == (0, "")
     assert "on Ray, 2 workers" in done.stdout and "finished: 2,048 env steps" in done.stdout and "  ok       seeding" in done.stdout
     assert (tmp_path / "run" / "best_returns.txt").read_text().split()[0] == "1024"
+
+
+def test_an_interrupted_project_goes_on_with_the_command_that_is_printed(project: Callable[..., Path], tmp_path: Path) -> None:
+    """Its modules lie beside the YAML file, which the command does not name; what distppo ships is not named again either."""
+    config = project()
+    env = {name: value for name, value in os.environ.items() if name != "DISTPPO_TRUST"} | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "distppo", "train", "--config", str(config), "--run-dir", "run", "--num-workers", "0"]
+    with subprocess.Popen(
+        [*command, "--total-timesteps", "100M"], cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        wait_until(lambda: process.poll() is not None or (metrics.exists() and metrics.stat().st_size > 0), 60, "an iteration has ended")
+        process.send_signal(signal.SIGINT)
+        text = process.communicate(timeout=60)[0]
+    (again,) = re.findall(r"continue with: +(.*)", text)
+    assert again.startswith('PYTHONPATH=my_project:"$PYTHONPATH" ') and "--trust tracking:Tracking" in again
+    assert "StopAtReturn" not in again and "ActionRatePenalty" not in again
+    (steps,) = re.findall(r"interrupted: ([\d,]+) env steps", text)
+    more = f"{again} --total-timesteps {int(steps.replace(',', '')) + 512}"
+    done = subprocess.run(["bash", "-c", more], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0 and "finished: " in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(("mistake", "message"), list(zip(MISTAKES, MESSAGES, strict=True)), ids=[message[:60] for message in MESSAGES])
