@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -121,13 +122,12 @@ def variant_table(results: Sequence[Result]) -> str:
 
 
 def ablation_table(store: Store) -> str:
-    """Returns the table of the variants of recipes, each beside the recipe as it stands with the same seeds."""
-    recipes = {(result["env"], result["total_timesteps"]): result for result in main_results(store) if result["peer"] is None}
-    lines = ["| | variant | seeds | return of each seed | mean | the recipe's mean | difference | command |", "|---|" + "---|" * 7]
+    """Returns the table of the variants of recipes, each beside what it varies, with the same seeds."""
+    lines = ["| | variant | seeds | return of each seed | mean | beside | its mean | difference | command |", "|---|" + "---|" * 8]
     for result in variants(store):
-        recipe = recipes.get((result["env"], result["total_timesteps"]))
+        base = varied(result, store)
         returns = {entry["seed"]: entry["deterministic"]["mean"] for entry in result["seeds"]}
-        beside = {entry["seed"]: entry["deterministic"]["mean"] for entry in recipe["seeds"]} if recipe else {}
+        beside = {entry["seed"]: entry["deterministic"]["mean"] for entry in base["seeds"]} if base else {}
         same = sorted(returns.keys() & beside.keys())
         mean = statistics.fmean(returns.values())
         cells = [
@@ -136,12 +136,36 @@ def ablation_table(store: Store) -> str:
             str(len(returns)),
             ", ".join(f"{value:,.0f}" for value in returns.values()),
             f"{mean:,.0f}",
+            "-" if base is None else base["label"] or "the recipe",
             f"{statistics.fmean(beside[seed] for seed in same):,.0f}" if same else "-",
             f"{statistics.fmean(returns[seed] - beside[seed] for seed in same):+,.0f}" if same else "-",
             f"`{result['command'].removeprefix('python ')}`",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) if len(lines) > 2 else "No variant is stored yet."
+
+
+def varied(variant: Result, store: Store) -> Result | None:
+    """Returns what a variant is compared with: of the recipe and the other variants of it the one that has most of its changes, and no
+    other ones. So a change that was tried on top of another one stands beside that one alone."""
+    place = (variant["env"], variant["total_timesteps"], variant["recipe"])
+    family = [each for each in store.all() if (each["env"], each["total_timesteps"], each["recipe"]) == place and each["peer"] is None]
+    recipe = next((each for each in family if not each["label"]), None)
+    if recipe is None:
+        return None
+    changes = _changes(variant, recipe)
+    nearer = [each for each in family if each["label"] and _changes(each, recipe).items() < changes.items()]
+    return max(nearer, key=lambda each: len(_changes(each, recipe)), default=recipe)
+
+
+def _changes(result: Result, recipe: Result) -> dict[str, Any]:
+    """Returns the settings in which a result differs from the recipe as it stands, as text by name."""
+    return {
+        f"{section}.{name}": json.dumps(value)
+        for section, settings in result["settings"].items()
+        for name, value in settings.items()
+        if value != recipe["settings"].get(section, {}).get(name)
+    }
 
 
 def machines(results: Sequence[Result]) -> list[str]:

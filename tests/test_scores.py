@@ -371,7 +371,27 @@ def test_a_variant_stands_beside_the_recipe_with_the_same_seeds(scored: Scored, 
     for result in (recipe, variant):
         store.path(result["name"]).write_text(json.dumps(result))
     *_, row = ablation_table(store).splitlines()
-    assert "| wide | 2 | 107, " in row and "| 100 | +7 | `launch.py train --set network.hidden_sizes=[8]` |" in row
+    assert "| wide | 2 | 107, " in row and "| the recipe | 100 | +7 | `launch.py train --set network.hidden_sizes=[8]` |" in row
+
+
+def test_a_change_on_top_of_another_stands_beside_that_one(scored: Scored, tmp_path: Path) -> None:
+    """And one that only shares a setting with another variant stands beside the recipe."""
+    store = Store(tmp_path)
+    changes: dict[str, dict[str, Any]] = {
+        "": {},
+        "wide": {"hidden_sizes": [8]},
+        "wide-relu": {"hidden_sizes": [8], "activation": "relu"},
+        "wider": {"hidden_sizes": [16]},
+        "wide-relu-norm": {"hidden_sizes": [8], "activation": "relu", "layer_norm": True},
+    }
+    for label, settings in changes.items():
+        result = copy.deepcopy(scored.result) | {"label": label, "name": f"{NAME}-{label}".rstrip("-")}
+        result["settings"]["network"] |= settings
+        store.path(result["name"]).write_text(json.dumps(result))
+    beside = {
+        cells[2]: cells[6] for line in ablation_table(store).splitlines()[2:] if (cells := [cell.strip() for cell in line.split("|")])
+    }
+    assert beside == {"wide": "the recipe", "wide-relu": "wide", "wider": "the recipe", "wide-relu-norm": "wide-relu"}
 
 
 def test_a_variant_in_a_single_process_is_another_command_with_the_same_settings(tmp_path: Path) -> None:
