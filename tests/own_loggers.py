@@ -50,3 +50,17 @@ class Hanging(MetricLogger):
 
 class NoLogger:
     """Is not derived from MetricLogger."""
+
+
+class Rows(MetricLogger):
+    """Has a method that nobody calls."""
+
+    def rows(self, env_steps: int, numbers: Mapping[str, float]) -> None:
+        raise AssertionError
+
+
+class ClosesAlone(MetricLogger):
+    """Does not take how the run ended."""
+
+    def close(self) -> None:  # type: ignore[override]
+        raise AssertionError

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import gymnasium as gym
+
 from distppo.checkpoint import Checkpoint
 from distppo.envs import make_env
 from distppo.envs.renderer import choose_renderer, has_display, require_renderer
@@ -189,6 +191,23 @@ class Session:
                     require_render_mode(env, config.id, mode)
             if hasattr(env.unwrapped, "mujoco_renderer"):
                 require_renderer()
+                return
+        self._require_package()
+
+    def _require_package(self) -> None:
+        """Draws a frame of an environment that is not MuJoCo's, before any episode is played; Gymnasium's own need pygame."""
+        config = drawn(self._subject, "rgb_array").config.env
+        env, _ = make_env(config)
+        with contextlib.closing(env):
+            if "rgb_array" not in (env.metadata.get("render_modes") or []):
+                return
+            try:
+                env.reset(seed=0)
+                env.render()
+            except gym.error.DependencyNotInstalled as error:
+                raise UserError(f"{config.id} cannot be drawn: {error}") from error
+            except Exception:
+                return  # of the environment's own: told with its traceback where an episode meets it
 
     def _make_folder(self) -> Path | None:
         root = self._options.output or default_root(self._subject)

@@ -67,7 +67,9 @@ class Forwarder:
         if not self._names:
             return
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        command = [sys.executable, "-m", "distppo.metrics.forward", str(self._directory), str(position)]
+        # Not with -m: the package imports this module itself, of which runpy would warn.
+        program = "import sys; from distppo.metrics.forward import main; main(sys.argv[1], int(sys.argv[2]))"
+        command = [sys.executable, "-c", program, str(self._directory), str(position)]
         # A group of its own: Ctrl-C is for the run, which then says itself how it has ended.
         self._process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
         assert self._process.stdout is not None
@@ -176,15 +178,12 @@ def _read_memory(directory: Path) -> dict[str, str]:
     return {}
 
 
-def main(directory: Path, position: int) -> None:
+def main(path: str, position: int) -> None:
     """Runs in the process; whatever loggers print goes to the run's log."""
+    directory = Path(path)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICENESS)
     with os.fdopen(os.dup(1), "w") as reports, open(directory / LOG_FILE, "a", opener=without_links) as log:
         for descriptor in (1, 2):
             os.dup2(log.fileno(), descriptor)
         Forwarding(directory, position, reports).run()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

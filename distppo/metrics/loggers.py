@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distppo.config.schema import MetricsConfig
+from distppo.config.suggest import closest
 from distppo.errors import UserError, failure_text
-from distppo.plugins import load_plugin
+from distppo.plugins import load_plugin, refused_arguments
 
 PACKAGES = {"wandb": "Weights & Biases", "mlflow": "MLflow"}
 """Settings, extras and modules of the loggers that come along."""
@@ -18,6 +19,8 @@ LOG_FILE = "loggers.log"
 MEMORY_FILE = "loggers.json"
 """In the run directory: logger -> its own name for the run, so that a resumed run goes on in the same one."""
 WANDB_DIRECTORY = "wandb"
+ARGUMENTS = {"open": ("run",), "row": ("env_steps", "numbers"), "close": ("ended",)}
+"""What each method is called with, by position."""
 
 
 class LoggedRun(NamedTuple):
@@ -36,6 +39,8 @@ class LoggedRun(NamedTuple):
 
 class MetricLogger:
     """Base class of loggers. All methods are called in a process of the logger's own, in order; what they raise is told once, and ends it.
+
+    A logger is made twice: before the run starts, to see that it can be, and in its process. What it opens belongs into `open`.
 
     Example:
         In YAML: `metrics: {loggers: [{class: my_loggers:PostToChat, channel: training}]}`
@@ -89,8 +94,7 @@ def require_loggers(config: MetricsConfig) -> None:
 
 
 def make_loggers(config: MetricsConfig) -> list[NamedLogger]:
-    """Returns the loggers that the settings name; errors as of `require_loggers`."""
-    require_loggers(config)
+    """Returns the loggers that the settings name, which `require_loggers` has let pass; errors as there."""
     made: list[NamedLogger] = []
     if config.wandb:
         from distppo.metrics.wandb_logger import WandbLogger
@@ -113,4 +117,18 @@ def _own(plugin: Any, place: str) -> MetricLogger:
         raise UserError(f"{name} could not be made:\n{failure_text(error)}") from error
     if not isinstance(logger, MetricLogger):
         raise UserError(f"{name} is no logger: it is not derived from distppo.metrics.loggers.MetricLogger")
+    _require_methods(name, logger)
     return logger
+
+
+def _require_methods(name: str, logger: MetricLogger) -> None:
+    """Refuses a logger that would never be called, or not as it expects."""
+    own = [method for method in ARGUMENTS if getattr(type(logger), method) is not getattr(MetricLogger, method)]
+    if not own:
+        others = [other for other in dir(logger) if not other.startswith("_") and other not in ARGUMENTS]
+        near = next((f"; did you mean {method} by {other}?" for method in ARGUMENTS if (other := closest(method, others))), "")
+        raise UserError(f"{name} would never be called: {type(logger).__name__} has none of the methods {', '.join(ARGUMENTS)}{near}")
+    for method in own:
+        refused = refused_arguments(getattr(logger, method), (), given=len(ARGUMENTS[method]))
+        if refused:
+            raise UserError(f"{name}: {method} is called with ({', '.join(ARGUMENTS[method])}), but it {refused}")

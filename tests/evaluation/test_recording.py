@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,19 @@ def test_what_cannot_be_drawn_is_refused_before_an_episode_is_played(
     with pytest.raises(UserError, match=r"--render opens a window, and there is no display here .*; --record writes videos without one"):
         Session(Options(str(painted), render=True), print)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_package_that_is_missing_for_drawing_is_one_line_before_an_episode_is_played(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gymnasium's classic control is drawn by pygame, which is no dependency."""
+    monkeypatch.setitem(sys.modules, "pygame", None)
+    monkeypatch.setitem(sys.modules, "pygame.gfxdraw", None)
+    settings: dict[str, Any] = {"num_workers": 0, "num_envs": 2, "num_steps": 32, "mini_batch_size": 32, "total_timesteps": 64, "epochs": 1}
+    run = train(overrides={"env.id": "CartPole-v1", "run.directory": str(tmp_path / "run")}, progress=False, **settings).run_directory
+    with pytest.raises(UserError, match=r"^CartPole-v1 cannot be drawn: pygame is not installed, run `pip install .*`$"):
+        session(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_render_that_fails_is_told_and_leaves_no_half_video(subject: Subject, tmp_path: Path) -> None:

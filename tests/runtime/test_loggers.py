@@ -28,7 +28,9 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def test_every_row_arrives_once_and_the_run_goes_on_under_the_same_name(small: Small, tmp_path: Path) -> None:
+def test_every_row_arrives_once_and_the_run_goes_on_under_the_same_name(
+    small: Small, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     log = tmp_path / "log"
     run = small({"metrics.loggers": [{"class": "own_loggers:Lines", "path": str(log)}]})
     first, *rows, last = lines(log)
@@ -39,6 +41,7 @@ def test_every_row_arrives_once_and_the_run_goes_on_under_the_same_name(small: S
     small({"run.total_timesteps": 512}, resume=str(run.directory), trust=["own_loggers:Lines"])
     again = lines(log)[5:]
     assert again[0]["known_as"] == "the name here" and [row["env_steps"] for row in again[1:-1]] == [512]
+    assert capfd.readouterr().err == ""
 
 
 def test_a_logger_that_fails_is_told_once_and_changes_nothing(small: Small, trained: Run, tmp_path: Path) -> None:
@@ -97,6 +100,8 @@ def test_a_missing_extra_is_one_line_before_anything_starts(package: str, launch
         ({"metrics.loggers": "own_loggers:NoLogger"}, "is no logger: it is not derived from"),
         ({"metrics.loggers": "own_loggers:Lines"}, "missing a required argument: 'path'"),
         ({"metrics.loggers": "own_loggers:Linse"}, r"did you mean Lines\?"),
+        ({"metrics.loggers": "own_loggers:Rows"}, r"Rows has none of the methods open, row, close; did you mean row by rows\?"),
+        ({"metrics.loggers": "own_loggers:ClosesAlone"}, r"close is called with \(ended\), but it cannot be called with 1 argument"),
     ],
 )
 def test_wrong_settings_are_told_before_anything_starts(settings: dict[str, Any], message: str, small: Small, tmp_path: Path) -> None:
