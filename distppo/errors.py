@@ -16,7 +16,16 @@ class UserError(ValueError):
 
 
 class ConfigError(UserError):
-    """One or more settings are wrong. The message has a line for each, with its place."""
+    """One or more settings are wrong. The message has a line for each, with its place.
+
+    Args:
+        message: of many, only the first ones.
+        count: how many there are; None: as many as lines.
+    """
+
+    def __init__(self, message: str, count: int | None = None) -> None:
+        super().__init__(message)
+        self.count = len(message.splitlines()) if count is None else count
 
 
 class CheckpointError(UserError):

@@ -78,7 +78,7 @@ def import_named(module: str, place: str) -> ModuleType:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise UserError(f"{place}: importing {module!r} failed:\n{failure_text(error)}") from error
         raise UserError(f"{place}: {error}; is it installed, or its folder the current one or on PYTHONPATH?") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{place}: importing {module!r} failed:\n{failure_text(error)}") from error
 
 

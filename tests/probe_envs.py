@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -152,6 +153,35 @@ class Slow(Point):
         return super().step(action)
 
 
+class Deaf(Point):
+    """Has signals ignored, as a simulator that has handlers of its own may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+
+
+class Closing(Point):
+    """Appends a line to a file when it is made, and another when it is closed.
+
+    Args:
+        path: of the file, shared by all environments.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+        self._say("made")
+
+    def close(self) -> None:
+        self._say("closed")
+
+    def _say(self, what: str) -> None:
+        with open(self._path, "a") as file:
+            file.write(f"{what}\n")
+
+
 class Failing(Point):
     """Fails after so many steps of its life.
 
@@ -297,7 +327,7 @@ def read_log(path: Path) -> np.ndarray:
     return np.frombuffer(path.read_bytes()).reshape(-1, 3)
 
 
-for environment in (Point, Talking, Logged, Camera, Painted, Paid, Slow, Failing, Shaped, Drawn):
+for environment in (Point, Talking, Logged, Camera, Painted, Paid, Slow, Deaf, Closing, Failing, Shaped, Drawn):
     gym.register(f"{environment.__name__}-v0", entry_point=environment, max_episode_steps=TIME_LIMIT)
 gym.register("Endless-v0", entry_point=Point, kwargs={"termination": 0.0})
 gym.register(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -83,6 +85,80 @@ def test_a_damaged_one_is_passed_over_and_never_left_behind(store: CheckpointSto
     files.pipe_file(f"{root}/checkpoints/ckpt_00000001/learner.safetensors", data[:-1])
     with pytest.raises(CheckpointError, match=r"no checkpoint of this run can be loaded:\n.*damaged.*\n.*not of the"):
         storage.fetch(tmp_path / "another")
+
+
+def test_a_fetch_that_was_cut_short_is_completed(store: CheckpointStore, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it ended: the next one uses the same directory, and has there what an undisturbed one has."""
+    for iteration in (1, 2):
+        Storage(url).put(save(store, iteration, best=iteration == 1))
+    (store.run_directory / "metrics.jsonl").write_text("{}\n")
+    Storage(url).put(save(store, 3))
+    whole = content(Storage(url).fetch(tmp_path / "whole"))
+    for step in ("_copy", "_copy_beside", "_read"):
+        root = tmp_path / step
+        with monkeypatch.context() as patch, pytest.raises(CheckpointError, match="cannot be read"):
+            patch.setattr(Storage, step, refuse(getattr(Storage, step), number=4 if step == "_read" else 1))
+            Storage(url).fetch(root)
+        fetched = Storage(url).fetch(root)
+        assert [path.name for path in root.iterdir()] == ["run"] and content(fetched) == whole
+        assert (fetched / "metrics.jsonl").read_text() == "{}\n"
+
+
+def refuse(method: Callable[..., Any], number: int) -> Callable[..., Any]:
+    """Returns the method, refusing its `number`-th call as a full disk does."""
+    calls = itertools.count(1)
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == number:
+            raise OSError(28, "No space left on device")
+        return method(*args, **kwargs)
+
+    return called
+
+
+def test_a_run_is_found_again_under_the_name_that_it_got_here(store: CheckpointStore, url: str, tmp_path: Path) -> None:
+    """Beside another run of its name, after its checkpoints have changed, and when the storage is ahead; that of another URL is not it."""
+    root = tmp_path / "elsewhere"
+    (root / "run").mkdir(parents=True)
+    (root / "run" / "config.yaml").write_text("another: {}\n")
+    Storage(url).put(save(store, 1))
+    here = Storage(url).fetch(root)
+    assert here == root / "run-2"
+    other = CheckpointStore(here, keep=2)
+    for iteration in (2, 3, 4):
+        Storage(url).put(save(other, iteration))
+    assert Storage(url).names() == ["ckpt_00000003", "ckpt_00000004"], "the run that was there is the one that went on"
+    assert Storage(url).fetch(root) == here
+    assert Storage(url).fetch(tmp_path) == store.run_directory, "the machine where it began comes to where the other has got"
+    assert list_checkpoints(store.run_directory)[-1].iteration == 4
+    assert Storage(url).fetch(root) == here and not (root / "run-3").exists()
+
+
+def test_what_another_machine_has_copied_is_neither_removed_nor_written_over(store: CheckpointStore, url: str, tmp_path: Path) -> None:
+    """Two that go on with one run: the second is refused, keeps what it has, and comes to where the first is in a directory of its own."""
+    Storage(url).put(save(store, 1))
+    there = CheckpointStore(Storage(url).fetch(tmp_path / "elsewhere"), keep=2)
+    Storage(url).put(save(there, 3))
+    mine = save(store, 2)
+    with pytest.raises(CheckpointError, match="its newest checkpoint, ckpt_00000003, is not of this run; it was left as it is"):
+        Storage(url).put(mine)
+    assert Storage(url).names() == ["ckpt_00000001", "ckpt_00000003"]
+    again = Storage(url).fetch(tmp_path)
+    assert again == tmp_path / "run-2" and list_checkpoints(again)[-1].iteration == 3
+    assert list_checkpoints(store.run_directory)[-1].path == mine
+
+
+def test_what_is_newer_here_stays(store: CheckpointStore, url: str, tmp_path: Path) -> None:
+    """Where the last copies failed, the run's own directory is ahead: its curve and its best are not exchanged for older ones."""
+    Storage(url).put(save(store, 1, best=True))
+    save(store, 2, best=True)
+    save(store, 3)
+    (store.run_directory / "config.yaml").write_text("newer: {}\n")
+    before = content(store.run_directory)
+    assert Storage(url).fetch(tmp_path) == store.run_directory
+    assert {name: content(store.run_directory)[name] for name in before} == before
+    assert (store.run_directory / "config.yaml").read_text() == "newer: {}\n"
+    assert Storage(url).stranger(store.run_directory) is None
 
 
 def test_a_manifest_cannot_name_files_elsewhere(store: CheckpointStore, url: str, tmp_path: Path) -> None:

@@ -185,11 +185,18 @@ def test_states_are_cut_and_joined_at_environments():
 
 def test_an_environment_that_cannot_be_captured_starts_a_new_episode_and_that_is_told_once():
     """The same new episode whenever it happens in this iteration; its books begin with it."""
-    first, config = collector_of()  # its environments hold functions with memories
+
+    def remembering():
+        env, spec = make()
+        memory, observe = [], env._observe
+        env._observe = lambda env, step: memory.append(step) or observe(env, step)
+        return env, spec
+
+    first, config = collector_of(remembering)
     snapshot = snapshot_of(config, first.spec)
     first.collect(snapshot, 0)
     states = first.receipt().states
-    runs = [collector_of(states=states, first_iteration=1)[0] for _ in range(2)]
+    runs = [collector_of(remembering, states=states, first_iteration=1)[0] for _ in range(2)]
     rollouts = [bits_of(run.collect(snapshot, 1)) for run in runs]
     assert rollouts[0] == rollouts[1]
     (fault,) = runs[0].receipt().faults

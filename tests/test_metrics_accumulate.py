@@ -125,6 +125,13 @@ def test_the_document_has_every_metric_with_its_meaning_unit_range_and_advice():
 
 def test_the_document_has_every_event():
     assert {kind: cells[0] for kind, cells in documented("Kind").items()} == EVENTS
+    assert {"started", "finished", "interrupted", "stopped", "error"} <= set(EVENTS)
+
+
+def test_the_document_gives_every_end_without_an_error_the_same_fields():
+    """They are written by one call in runtime/train.py."""
+    fields = {kind: re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", cells[1])) for kind, cells in documented("Kind").items()}
+    assert fields["finished"] == fields["interrupted"] == fields["stopped"] == ["env_steps", "signal", "reason"]
 
 
 def test_the_document_has_every_fault_and_what_counts_it():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import math
 import os
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from distppo.errors import UserError
-from distppo.metrics import RunWriter, read_metrics, write_summary
+from distppo.metrics import RunWriter, csv_table, read_metrics, write_summary
 from distppo.metrics.lines import LineFile
 
 STEPS = "time/total_timesteps"
@@ -200,6 +201,34 @@ def test_a_full_disk_leaves_no_half_line_and_writing_goes_on_when_there_is_space
     assert [line[STEPS] for line in csv_rows(tmp_path)] == [str(line[STEPS]) for line in rows]
     assert rows[0] == row(1) and rows[-1] == row(3) and len(rows) > 2
     assert scalars(tmp_path, STEPS)[-1] == (3, 3.0)
+
+
+def test_a_disk_that_is_full_when_a_run_goes_on_is_told_and_waited_for(tmp_path, monkeypatch):
+    with RunWriter(tmp_path) as first:
+        first.row(row(1))
+    refused = []
+
+    def refuse(path, data):
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(csv_table, "write_atomic", refuse)
+        with pytest.raises(OSError, match="full"):
+            RunWriter(tmp_path, resume_env_steps=1)
+        writer = RunWriter(tmp_path, resume_env_steps=1, refused=refused.append)
+    assert [error.errno for error in refused] == [errno.ENOSPC]
+    writer.row(row(2))
+    writer.close()
+    assert [line[STEPS] for line in csv_rows(tmp_path)] == ["1", "2"]
+
+
+def test_a_row_is_replaced_in_all_three_files(tmp_path, writer):
+    for each in (row(1), row(2), row(2, eval__mean_reward=5.0), row(3)):
+        writer.replace(each)
+    assert read_metrics(tmp_path / "metrics.jsonl") == [row(1), row(2, eval__mean_reward=5.0), row(3)]
+    assert [(line[STEPS], line["eval/mean_reward"]) for line in csv_rows(tmp_path)] == [("1", ""), ("2", "5.0"), ("3", "")]
+    assert [event.step for event in tensorboard_events(tmp_path) if event.HasField("session_log")] == [2]
+    assert [line["env_steps"] for line in json_lines(tmp_path) if "event" in line] == [1]
 
 
 def test_a_row_that_the_csv_missed_is_in_it_after_the_next(tmp_path, writer, monkeypatch):

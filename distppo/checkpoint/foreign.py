@@ -14,9 +14,9 @@ _RLLIB = ("rllib_checkpoint.json", "algorithm_state.pkl", "algorithm_state.msgpc
 _RUN_FILES = ("checkpoints", "config.yaml", "metrics.jsonl")
 
 
-def explain_foreign(path: Path) -> str:
+def explain_foreign(path: Path, expected: str = EXPECTED) -> str:
     """One message: what `path` is not, what it looks like, and what is expected instead."""
-    return f"{path}: {_describe(path)} {EXPECTED}"
+    return f"{path}: {_describe(path)} {expected}"
 
 
 def _describe(path: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import select
 import sys
@@ -9,7 +11,7 @@ from collections.abc import Sequence
 
 from distppo.cli.commands import run_command
 from distppo.cli.missing import explain_missing
-from distppo.errors import ConfigError, UserError
+from distppo.errors import ConfigError, UserError, failure_text
 
 INTERRUPTED = 130
 CLOSED_PIPE = 141
@@ -22,9 +24,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments after the program's name; None takes those of the process.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal has no letters for ends nothing
     try:
         code = _exit_code(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except UserError as error:
         _print_error(error)
@@ -42,19 +48,51 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _reader_has_gone():
             raise
         return CLOSED_PIPE
+    except OSError as error:
+        message = _told(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        return WRONG_USE
 
 
 def _exit_code(argv: Sequence[str]) -> int:
     try:
         return run_command(argv)
-    except SystemExit as request:  # how argparse ends --help
-        return request.code if isinstance(request.code, int) else 0
+    except SystemExit as request:
+        import argparse
+        import traceback
+
+        frames = traceback.extract_tb(request.__traceback__)
+        if frames and frames[-1].filename == argparse.__file__:  # how argparse ends --help
+            return request.code if isinstance(request.code, int) else 0
+        raise UserError(f"code that was called ended the command with sys.exit({request.code!r}):\n{failure_text(request)}") from request
+
+
+def _told(error: OSError) -> str | None:
+    """Returns what there is to say of an error that is the user's to put right: a path that may not be looked at, a full stdout."""
+    if error.filename is not None:
+        from distppo.config.suggest import shortened
+
+        known = error.errno in (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
+        return f"{_printable(shortened(str(error.filename)))}: {error.strerror}" if known else None
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return "the current directory has been removed; change to one that is there"
+    try:
+        if sys.stdout is not None:
+            os.write(sys.stdout.fileno(), b"\n")
+    except OSError as again:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return f"stdout cannot be written: {again.strerror}"
+    return None
 
 
 def _print_error(error: UserError) -> None:
     lines = str(error).splitlines() or [type(error).__name__]
     if isinstance(error, ConfigError) and len(lines) > 1:
-        lines = [f"{len(lines)} problems:", *(f"  {line}" for line in lines)]
+        lines = [f"{error.count:,} problems:", *(f"  {line}" for line in lines)]
     print("error: " + "\n".join(map(_printable, lines)), file=sys.stderr)
 
 

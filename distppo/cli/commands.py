@@ -96,7 +96,11 @@ def _python() -> str:
     python, found = Path(sys.executable), shutil.which("python")
     if found and Path(found).parent == python.parent:
         return "python"
-    return shlex.quote(str(python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python))
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:  # somebody has removed it
+        return shlex.quote(str(python))
+    return shlex.quote(str(python.relative_to(here) if python.is_relative_to(here) else python))
 
 
 def _help(commands: Sequence[Command], program: str, description: str) -> str:

@@ -17,14 +17,14 @@ def main(argv: Sequence[str], program: str) -> int:
     """
     parser = Parser(program, "FILE ...", "Checks YAML files, each by itself over the defaults.")
     parser.add_argument("files", nargs="+", metavar="FILE", help="YAML file")
-    wrong: list[str] = []
+    wrong: list[ConfigError] = []
     for file in parser.read(argv).files:
         try:
             load_config(file)
         except ConfigError as error:
-            wrong.append(str(error))
+            wrong.append(error)
         else:
             print(f"{file}: ok")
     if wrong:
-        raise ConfigError("\n".join(wrong))
+        raise ConfigError("\n".join(map(str, wrong)), sum(error.count for error in wrong))
     return 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from distppo.cli.parser import Parser
 from distppo.cli.settings import add_trust_flag
+from distppo.errors import UserError
 
 if TYPE_CHECKING:
     from distppo.checkpoint import Checkpoint
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 DEFAULT_LAST = 5
 DEFAULT_TIMEOUT = 60.0
 DID_NOT_HAPPEN = 1
+LATEST = "latest"
 SHOWN_VERSIONS = ("python", "numpy", "gymnasium", "mujoco")
 
 
@@ -28,7 +30,7 @@ def main(argv: Sequence[str], program: str) -> int:
 
     from distppo.flight import load_dump, replay
 
-    dump = load_dump(arguments.dump)
+    dump = load_dump(_latest_run() if arguments.dump == LATEST else arguments.dump)
     for line in head_lines(dump):
         print(printable(line), flush=True)
     result = replay(
@@ -40,6 +42,15 @@ def main(argv: Sequence[str], program: str) -> int:
     )
     print(printable(f"{'it happened again' if result.happened else 'it did not happen again'}: {result.text.rstrip()}"))
     return 0 if result.happened else DID_NOT_HAPPEN
+
+
+def _latest_run() -> str:
+    from distppo.runtime.run_directory import find_run
+
+    try:
+        return str(find_run(LATEST))
+    except OSError as error:
+        raise UserError(f"{LATEST}: {error}") from error
 
 
 def head_lines(dump: Checkpoint) -> list[str]:
@@ -64,7 +75,11 @@ def printable(text: str) -> str:
 def _parser(program: str) -> Parser:
     description = "Makes the environment of a flight record, puts it where it was, and steps it to the fault."
     parser = Parser(program, "DUMP [FLAGS]", description)
-    parser.add_argument("dump", metavar="DUMP", help="a flight record (RUN/faults/0001-...), or a run that has one")
+    parser.add_argument(
+        "dump",
+        metavar="DUMP",
+        help="a flight record (RUN/faults/0001-...), or a run that has one: its directory, its name under runs/, or latest",
+    )
     add_trust_flag(parser)
     parser.add_argument(
         "--last", metavar="N", type=_count, default=DEFAULT_LAST, help=f"steps shown before the fault (default: {DEFAULT_LAST})"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from distppo.cli.report import closing_report
 from distppo.config import Config, Overrides, apply_overrides, load_layers
 from distppo.config.trust import named_code, require_named, resume_flags
 from distppo.errors import UserError
@@ -72,14 +73,15 @@ def train_group(arguments: argparse.Namespace, config: Config, overrides: Overri
     """
     parallel = _parallel(arguments.parallel)
     config, seeds, group = read_seeds(arguments, config, overrides, resume)
-    directory = open_group(config, seeds, continued=group)
     more = [flag for name in arguments.trust for flag in ("--trust", name)]
     more += ["--address", arguments.address] if arguments.address else []
     more += ["--no-progress"] if arguments.no_progress else []
     runs = parallel_runs(config, parallel, len(seeds)) if arguments.parallel else 1
-    result = train_seeds(config, directory, seeds, parallel=runs, arguments=more, say=lambda line: print(line, flush=True))
+    with open_group(config, seeds, continued=group) as directory:
+        result = train_seeds(config, directory, seeds, parallel=runs, arguments=more, say=lambda line: print(line, flush=True))
     code = named_code(config)
-    for line in closing_lines(result, path_prefix(code) + program, resume_flags(code, config.run.storage)):
+    report = [] if result.signal else closing_report(result.directory, program, wanted=arguments.report)
+    for line in [*closing_lines(result, path_prefix(code) + program, resume_flags(code, config.run.storage)), *report]:
         print(line)
     if result.signal is not None:
         return 128 + result.signal

@@ -49,6 +49,7 @@ class RolloutCollector:
         first_iteration: of this process; environments restarted later in a run start in episodes of their own.
         states: of these environments, to go on from; those that could not be captured start a new episode, which the first receipt tells.
         attempt: 0, or how often an environment has been made anew for this fragment; each starts in an episode of its own.
+        check: called before every step of all environments; what it raises gives the fragment up, and nothing can be collected afterwards.
     """
 
     def __init__(
@@ -62,11 +63,12 @@ class RolloutCollector:
         first_iteration: int = 0,
         states: EnvStates | None = None,
         attempt: int = 0,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         made = [make_env() for _ in range(num_envs)]
         self.spec = made[0][1]
         self._config, self._make_env, self._make_stepper = config, make_env, make_stepper
-        self._seed = config.run.seed
+        self._seed, self._check = config.run.seed, check
         self._env_indices = range(first_env, first_env + num_envs)
         self._stepper = make_stepper(
             [env for env, _ in made], first_env=first_env, max_episode_steps=self.spec.max_episode_steps, gamma=config.ppo.gamma
@@ -187,8 +189,9 @@ class RolloutCollector:
         """Steps through the fragment."""
         episodes: list[EpisodeStats] = []
         final: list[Final] = []
-        act, to_environment, step = actor.act, self._to_environment, self._stepper.step
+        act, to_environment, step, check = actor.act, self._to_environment, self._stepper.step, self._check
         for t, ((raw, observations, inputs, noise, outputs, actions), answers) in enumerate(self._timesteps):
+            check()
             normalize(raw, observations)
             act(inputs, noise, outputs, actions)
             for end in step(t, to_environment(actions), *answers):
@@ -229,6 +232,7 @@ class RolloutCollector:
         final: list[Final],
     ) -> None:
         """Makes environment n anew and collects its part of the fragment from there; `episodes` and `final` change with it."""
+        self._check()  # the same Ctrl-C may have ended its simulator
         env = self._env_indices[n]
         episodes[:] = [episode for episode in episodes if episode.env_index != env]
         final[:] = [end for end in final if end.env != n]
@@ -256,7 +260,14 @@ class RolloutCollector:
 
     def _made_anew(self, env: int, iteration: int, attempt: int) -> RolloutCollector:
         return RolloutCollector(
-            self._config, self._make_env, self._make_stepper, first_env=env, num_envs=1, first_iteration=iteration, attempt=attempt
+            self._config,
+            self._make_env,
+            self._make_stepper,
+            first_env=env,
+            num_envs=1,
+            first_iteration=iteration,
+            attempt=attempt,
+            check=self._check,
         )
 
     def _take_over(self, n: int, one: RolloutCollector) -> None:

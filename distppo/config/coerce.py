@@ -16,7 +16,7 @@ from typing import Any
 
 from distppo.config.fields import Field, kind_in_words, limits_in_words
 from distppo.config.schema import Plugin, WorkerRange
-from distppo.config.suggest import did_you_mean, quoted
+from distppo.config.suggest import did_you_mean, quoted, shortened
 
 _TRUE = {"true", "yes", "on"}
 _FALSE = {"false", "no", "off"}
@@ -35,6 +35,29 @@ class PlainText(str):
     __slots__ = ()
 
 
+Steps = tuple[str | int, ...]
+"""The names and indices that lead from a value to something inside it, as in ("healthy_z_range", 1)."""
+
+
+class WrongValue(ValueError):
+    """A value does not fit. The message continues "<key><inside> ".
+
+    Attributes:
+        path: to what is wrong inside the value; empty if that is the value itself.
+    """
+
+    def __init__(self, message: str, path: Steps = ()) -> None:
+        super().__init__(message)
+        self.path = path
+
+    @property
+    def inside(self) -> str:
+        """The path as it is written behind the key: ".healthy_z_range[1]"."""
+        return shortened(
+            "".join(f".{step}" if isinstance(step, str) and step.isidentifier() else f"[{quoted(step)}]" for step in self.path)
+        )
+
+
 def coerce(field: Field, raw: Any) -> Any:
     """Returns the value of a setting from what was written for it.
 
@@ -43,7 +66,7 @@ def coerce(field: Field, raw: Any) -> Any:
         raw: text, a number, a bool, None, or lists and mappings of those.
 
     Raises:
-        ValueError: it does not fit; the message continues "<key> ", as in "must be a whole number, got 'ten'".
+        WrongValue: it does not fit; the message continues "<key> ", as in "must be a whole number, got 'ten'".
     """
     if field.optional and _means_none(field, raw):
         return None
@@ -52,10 +75,10 @@ def coerce(field: Field, raw: Any) -> Any:
     try:
         value = _READERS[field.kind](raw)
     except _Mismatch as mismatch:
-        raise ValueError(f"must be {str(mismatch) or kind_in_words(field)}, got {quoted(raw)}") from None
+        raise _refusal(raw, mismatch, kind_in_words(field)) from None
     for number in value if field.kind is tuple else (value,):
         if field.limits and not _within(field, number):
-            raise ValueError(f"must be {limits_in_words(field)}, got {quoted(number)}")
+            raise WrongValue(f"must be {limits_in_words(field)}, got {quoted(number)}")
     return value
 
 
@@ -63,16 +86,38 @@ def coerce_entry(raw: Any) -> Any:
     """Returns one entry of a mapping such as env.kwargs: text, numbers, bools, None, and lists and mappings of those.
 
     Raises:
-        ValueError: as `coerce`.
+        WrongValue: as `coerce`.
     """
     try:
         return _plain_value(raw, depth=0)
     except _Mismatch as mismatch:
-        raise ValueError(f"must be {mismatch}, got {quoted(raw)}") from None
+        raise _refusal(raw, mismatch, "a number") from None
 
 
 class _Mismatch(Exception):
-    """Not of the wanted kind. Its text, if any, says better than the kind's own words what is wanted."""
+    """Not of the wanted kind. Its text, if any, says better than the kind's own words what is wanted.
+
+    Attributes:
+        path: to what is wrong inside the value that was to be read.
+    """
+
+    def __init__(self, wanted: str = "", path: Steps = ()) -> None:
+        super().__init__(wanted)
+        self.path = path
+
+    def below(self, step: str | int) -> _Mismatch:
+        """Returns the same, for what has the value as its entry of this name or index."""
+        return _Mismatch(str(self), (step, *self.path))
+
+
+def _refusal(raw: Any, mismatch: _Mismatch, kind: str) -> WrongValue:
+    found = raw
+    for step in mismatch.path:
+        entries: Any = found.kwargs if isinstance(found, Plugin) else found
+        found = entries[step]
+    # All that is refused inside a mapping without a word of its own is text that looks like a number, such as 1__0.5.
+    wanted = str(mismatch) or ("a number" if mismatch.path else kind)
+    return WrongValue(f"must be {wanted}, got {quoted(found)}", mismatch.path)
 
 
 def _means_none(field: Field, raw: Any) -> bool:
@@ -89,7 +134,7 @@ def _choice(field: Field, raw: Any) -> str:
     if isinstance(text, str) and text.strip() in field.choices:
         return str(text.strip())
     hint = did_you_mean(text.strip(), field.choices) if isinstance(text, str) else ""
-    raise ValueError(f"must be {kind_in_words(field)}, got {quoted(raw)}{hint}")
+    raise WrongValue(f"must be {kind_in_words(field)}, got {quoted(raw)}{hint}")
 
 
 def _boolean(raw: Any) -> bool:
@@ -160,7 +205,10 @@ def _text(raw: Any) -> str:
 
 def _whole_numbers(raw: Any) -> tuple[int, ...]:
     if isinstance(raw, str):
-        inner = raw.strip().removeprefix("[").removesuffix("]").strip()
+        inner = raw.strip()
+        if inner.startswith("[") != inner.endswith("]"):
+            raise _Mismatch
+        inner = inner.removeprefix("[").removesuffix("]").strip()
         raw = inner.rstrip(",").split(",") if inner else ()
     elif isinstance(raw, numbers.Integral):
         raw = (raw,)
@@ -177,17 +225,23 @@ def _mapping(raw: Any) -> dict[str, Any]:
     for name in raw:
         if not (isinstance(name, str) and name.isidentifier()):
             raise _Mismatch(f"a mapping of Python keyword names to values, which {quoted(name)} is not")
-    return {str(name): _plain_value(value, depth=1) for name, value in raw.items()}
+    return {str(name): _entry(name, value, depth=1) for name, value in raw.items()}
 
 
 def _plugins(raw: Any) -> tuple[Plugin, ...]:
     if raw is None or raw is False or (isinstance(raw, PlainText) and raw.strip().lower() in _NONE | {"off"}):
         return ()
     if isinstance(raw, str | Mapping | Plugin):
-        raw = (raw,)
+        return (_plugin(raw),)
     if not isinstance(raw, list | tuple):
         raise _Mismatch
-    return tuple(_plugin(item) for item in raw)
+    found = []
+    for index, item in enumerate(raw):
+        try:
+            found.append(_plugin(item))
+        except _Mismatch as mismatch:
+            raise mismatch.below(index) if mismatch.path else mismatch from None
+    return tuple(found)
 
 
 def _plugin(raw: Any) -> Plugin:
@@ -222,10 +276,17 @@ def _plain_value(raw: Any, *, depth: int) -> Any:
     if isinstance(raw, numbers.Real):
         return _real(raw)
     if isinstance(raw, list | tuple):
-        return [_plain_value(item, depth=depth + 1) for item in raw]
+        return [_entry(index, item, depth=depth + 1) for index, item in enumerate(raw)]
     if isinstance(raw, Mapping) and all(isinstance(name, str) for name in raw):
-        return {str(name): _plain_value(value, depth=depth + 1) for name, value in raw.items()}
+        return {str(name): _entry(name, value, depth=depth + 1) for name, value in raw.items()}
     raise _Mismatch("text, a number, true, false, null, or lists and mappings of those")
+
+
+def _entry(step: str | int, raw: Any, *, depth: int) -> Any:
+    try:
+        return _plain_value(raw, depth=depth)
+    except _Mismatch as mismatch:
+        raise mismatch.below(step) from None
 
 
 def _from_plain_text(text: str) -> Any:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from distppo.config.coerce import coerce, coerce_entry
+from distppo.config.coerce import Steps, WrongValue, coerce, coerce_entry
 from distppo.config.fields import find_field, unknown_key
 from distppo.errors import ConfigError
 
 _MOST_SHOWN = 50
+_NO_PLACES: Mapping[Steps, str] = MappingProxyType({})
 
 
 class Assignment(NamedTuple):
@@ -19,11 +21,13 @@ class Assignment(NamedTuple):
         key: as written, such as "ppo.gamma" or "env.kwargs.x".
         raw: text, a number, a bool, None, or lists and mappings of those.
         origin: where, such as "configs/my.yaml:12:3" or "--num-envs 8".
+        places: of what stands inside the value, as far as it has places of its own.
     """
 
     key: str
     raw: Any
     origin: str
+    places: Mapping[Steps, str] = _NO_PLACES
 
 
 class Setting(NamedTuple):
@@ -44,8 +48,12 @@ class Overrides(NamedTuple):
     settings: tuple[Setting, ...] = ()
 
     def origins(self) -> dict[str, str]:
-        """Returns where each key that was set got its final value."""
-        return {setting.key: setting.origin for setting in self.settings}
+        """Returns where each key that was set got its final value. A mapping replaces the entries that were set before it."""
+        found: dict[str, str] = {}
+        for key, _, origin in reversed(self.settings):
+            if key.rpartition(".")[0] not in found:
+                found.setdefault(key, origin)
+        return dict(reversed(found.items()))
 
 
 class Problem(NamedTuple):
@@ -68,7 +76,7 @@ def resolve(assignments: Iterable[Assignment]) -> tuple[Overrides, list[Problem]
     """Looks every key up and reads every value; returns those that are right, and what is wrong with the others."""
     settings: list[Setting] = []
     problems: list[Problem] = []
-    for key, raw, origin in assignments:
+    for key, raw, origin, places in assignments:
         found = find_field(key)
         if found is None:
             message, meant = unknown_key(key)
@@ -77,17 +85,18 @@ def resolve(assignments: Iterable[Assignment]) -> tuple[Overrides, list[Problem]
         field, entry = found
         try:
             if entry is not None and not entry.isidentifier():
-                raise ValueError("does not name a keyword argument: letters, digits and _ only")
+                raise WrongValue("does not name a keyword argument: letters, digits and _ only")
             settings.append(Setting(key, coerce(field, raw) if entry is None else coerce_entry(raw), origin))
-        except ValueError as error:
-            problems.append(Problem(origin, f"{key} {error}", field.key))
+        except WrongValue as error:
+            problems.append(Problem(places.get(error.path, origin), f"{key}{error.inside} {error}", field.key))
     return Overrides(tuple(settings)), problems
 
 
 def raise_problems(problems: Sequence[Problem]) -> None:
     """Raises one ConfigError with a line for each problem, up to a limit; does nothing if there are none."""
     lines = list(dict.fromkeys(f"{problem.place}  {problem.message}" if problem.place else problem.message for problem in problems))
-    if len(lines) > _MOST_SHOWN:
-        lines[_MOST_SHOWN:] = [f"and {len(lines) - _MOST_SHOWN:,} more of this kind"]
+    count = len(lines)
+    if count > _MOST_SHOWN:
+        lines[_MOST_SHOWN:] = [f"and {count - _MOST_SHOWN:,} more of this kind"]
     if lines:
-        raise ConfigError("\n".join(lines))
+        raise ConfigError("\n".join(lines), count)

@@ -53,7 +53,7 @@ Values are read by the type of their setting, in YAML and on the command line al
 | number | `3e-4`, `0.0003`, `1`; not NaN, not infinite |
 | true or false | `true`, `yes`, `on`, `false`, `no`, `off` |
 | choice | one of its words, `off` included where it is one of them |
-| text | with or without quotes |
+| text | with or without quotes, where the shell leaves them to `--set` |
 | whole numbers | `[64, 64]`, or `64,64` on the command line |
 | mapping | YAML; values are text, numbers, booleans, null, lists and mappings |
 | list of plug-ins | `module:Class` each, or `{class: module:Class, name: value}` with arguments; one alone needs no list |

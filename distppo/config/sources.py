@@ -32,11 +32,15 @@ def from_texts(texts: Iterable[str], prefix: str = "") -> Found:
             continue
         found = find_field(key)
         try:
-            raw = read_value(value) if found and found[0].kind in (dict, Plugin) else PlainText(value)
-            assignments.append(Assignment(key, raw, place))
+            as_yaml = found and (found[0].kind in (dict, Plugin) or _is_quoted(value))
+            assignments.append(Assignment(key, read_value(value) if as_yaml else PlainText(value), place))
         except ValueError as error:
             problems.append(Problem(place, f"{key} {error}", found[0].key if found else None))
     return assignments, problems
+
+
+def _is_quoted(text: str) -> bool:
+    return len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
 
 
 def from_mapping(values: Mapping[str, Any]) -> Found:

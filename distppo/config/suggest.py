@@ -9,18 +9,18 @@ from collections.abc import Iterable, Mapping
 _LONGEST = 60
 
 
-def closest(word: str, candidates: Iterable[str]) -> str | None:
-    """Returns the candidate that the word most likely misspells; None if nothing is near."""
+def closest(word: str, candidates: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Returns the candidate that the word most likely misspells; None if nothing is near: difflib's ratio is below the cutoff."""
     if len(word) > _LONGEST:  # difflib's time grows with the square of it
         return None
     by_form = {_form(candidate): candidate for candidate in candidates}
-    matches = difflib.get_close_matches(_form(word), by_form, n=1)
+    matches = difflib.get_close_matches(_form(word), by_form, n=1, cutoff=cutoff)
     return by_form[matches[0]] if matches else None
 
 
-def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+def did_you_mean(word: str, candidates: Iterable[str], cutoff: float = 0.6) -> str:
     """Returns " - did you mean X?", or nothing."""
-    found = closest(word, candidates)
+    found = closest(word, candidates, cutoff)
     return f" - did you mean {found}?" if found else ""
 
 
@@ -43,7 +43,7 @@ def shortened(text: str) -> str:
 
 
 def _form(word: str) -> str:
-    return word.lower().replace("-", "_")
+    return word.lower().lstrip("-").replace("-", "_")  # dashes that all flags begin with make none alike
 
 
 def _scalar(value: object) -> str:

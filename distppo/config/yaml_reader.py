@@ -6,6 +6,7 @@ aliases and tags are refused outright.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -14,7 +15,7 @@ import yaml
 from yaml.error import Mark, MarkedYAMLError
 from yaml.reader import ReaderError
 
-from distppo.config.coerce import PlainText
+from distppo.config.coerce import PlainText, Steps
 from distppo.config.fields import SECTIONS
 from distppo.config.overrides import Assignment, Problem
 from distppo.config.suggest import closest, shortened
@@ -121,7 +122,9 @@ def _text_of(path: Path) -> str:
         with open_regular(path, follow_links=True) as file:
             data = file.read(LARGEST_FILE + 1)
     except FileNotFoundError:
-        neighbours = {found.name: found for pattern in ("*.yaml", "*.yml") for found in path.parent.glob(pattern)}
+        if path.is_symlink():
+            raise _Wrong(str(path), f"is a link to {shortened(os.readlink(path))}, which is not there") from None
+        neighbours = {found.name: found for pattern in ("*.yaml", "*.yml") for found in path.parent.glob(pattern) if os.path.exists(found)}
         near = neighbours.get(closest(path.name, neighbours) or "")
         raise _Wrong(str(path), f"no such file{f' - did you mean {near}?' if near else ''}") from None
     except IsADirectoryError:
@@ -199,7 +202,18 @@ class _Tree:
         if dotted:
             self.problems.append(Problem(place, f"{shortened(key)} has a dot: in YAML its parts stand below each other", key))
         else:
-            self.assignments.append(Assignment(key, self.raw(node), place))
+            self.assignments.append(Assignment(key, self.raw(node), place, dict(self._places(node))))
+
+    def _places(self, node: yaml.Node, path: Steps = ()) -> Iterator[tuple[Steps, str]]:
+        """Yields the place of everything inside a node: of a mapping's entries that of the key."""
+        entries: list[tuple[str | int, yaml.Node, yaml.Node]] = []
+        if isinstance(node, yaml.MappingNode):
+            entries = [(key.value, key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)]
+        elif isinstance(node, yaml.SequenceNode):
+            entries = [(index, item, item) for index, item in enumerate(node.value)]
+        for step, start, value in entries:
+            yield (*path, step), _place(self.path, start.start_mark)
+            yield from self._places(value, (*path, step))
 
     def _items(self, mapping: yaml.MappingNode, prefix: str) -> Iterator[tuple[str, str, yaml.Node]]:
         """Yields key, place and value; keys that are not text or come twice go to the problems."""

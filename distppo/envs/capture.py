@@ -39,6 +39,8 @@ RENDERER = "gymnasium.envs.mujoco.mujoco_rendering.MujocoRenderer"
 CONSTANT = (GymSpec, type, types.ModuleType, types.BuiltinFunctionType, np.ufunc, PurePath)
 OWN_GENERATOR = "_np_random"
 CONTAINERS = (list, tuple, dict, deque)
+LONGEST_TEXT = 1 << 20
+"""Characters of one attribute as JSON. A history that grows for ever would fill receipts and checkpoints; arrays are not counted."""
 
 
 class CaptureError(ValueError):
@@ -108,9 +110,12 @@ class Layer:
         if not self._hooks:
             return {"attributes": found, "gone": [attribute for attribute in self._made if attribute not in vars(self._env)]}
         try:
-            return {"attributes": found, "own": encode(self._env.capture_state(), self._key("own"), arrays)}
+            own = encode(self._env.capture_state(), self._key("own"), arrays)
         except NotPlainError as error:
             raise CaptureError(f"{self._title}.capture_state() returns {error}, which is not plain data") from error
+        if _is_long(own):
+            raise CaptureError(f"{self._title}.capture_state() returns more than {LONGEST_TEXT:,} characters of plain data")
+        return {"attributes": found, "own": own}
 
     def restore(self, state: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
         """Puts the layer into a captured state, whatever it has done since it was made.
@@ -144,6 +149,13 @@ class Layer:
     def _title(self) -> str:
         return type(self._env).__name__
 
+    @property
+    def _hint(self) -> str:
+        return f"{self._title} can define capture_state and restore_state"
+
+    def _too_long(self, attribute: str) -> CaptureError:
+        return CaptureError(f"{self._title}.{attribute} is more than {LONGEST_TEXT:,} characters of plain data; {self._hint}")
+
     def _key(self, attribute: str) -> str:
         return f"{self._name}/{attribute}"
 
@@ -152,21 +164,23 @@ class Layer:
         return {name: value for name, value in vars(self._env).items() if inner is None or value is not inner}
 
     def _capture_plain(self, attribute: str, value: Any, arrays: dict[str, np.ndarray], found: dict[str, Any]) -> None:
-        text = self._texts.get(attribute)
-        if (
-            text is not None and isinstance(value, CONTAINERS) and text == repr(value)
-        ):  # large tables that never change are not encoded each time
-            return
+        text, made = self._texts.get(attribute), self._made.get(attribute)
+        if isinstance(value, CONTAINERS):
+            # Each item takes at least three characters: what is sure to be new and too long is not even encoded.
+            if len(value) > LONGEST_TEXT // 3 and (made is None if text is None else len(text) < len(value)):
+                raise self._too_long(attribute)
+            if text is not None and text == repr(value):  # large tables that never change are not encoded each time
+                return
         try:
             now = Attribute(value, self._key(attribute))
         except NotPlainError as error:
             change = " that is sampled from" if isinstance(value, gym.Space) else ""
             if not change and attribute in self._constants and self._constants[attribute][1] is not None:
                 change = " that has changed since it was made"
-            hint = f"{self._title} can define capture_state and restore_state"
-            raise CaptureError(f"{self._title}.{attribute} is {error}{change}; {hint}") from error
-        made = self._made.get(attribute)
+            raise CaptureError(f"{self._title}.{attribute} is {error}{change}; {self._hint}") from error
         if made is None or not made.same(now):
+            if _is_long(now.encoded):
+                raise self._too_long(attribute)
             found[attribute] = now.encoded
             arrays |= now.arrays
 
@@ -294,6 +308,10 @@ class EnvCapturer:
             raise
         except Exception as error:
             raise CaptureError(f"its state could not be put back: {type(error).__name__}: {error}") from error
+
+
+def _is_long(encoded: Any) -> bool:
+    return isinstance(encoded, dict | str) and len(repr(encoded)) > LONGEST_TEXT
 
 
 def _is_model(encoded: Any) -> bool:

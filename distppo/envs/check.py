@@ -103,7 +103,7 @@ def _guarded(examine: Callable[[], list[Finding]]) -> list[Finding]:
     """Returns what was found, or that the environment's own code raised meanwhile."""
     try:
         return examine()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return [Finding(f"the environment raised an error:\n{failure_text(error)}", "mend it where the last frame points")]
 
 
@@ -204,7 +204,7 @@ def _gymnasium_findings(env: gym.Env[Any, Any]) -> Iterator[Finding]:
         warnings.simplefilter("always")
         try:
             gymnasium_check(env, skip_render_check=True, skip_close_check=True)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             yield Finding(
                 _shortened(str(error) or type(error).__name__), "see gymnasium.farama.org, Create a Custom Environment", stops=False
             )

@@ -81,7 +81,7 @@ def _made(config: EnvConfig) -> gym.Env[Any, Any]:
             return gym.make(name, config.max_episode_steps, disable_env_checker=True, **config.kwargs)
     except (gym.error.Error, ImportError) as error:
         raise UserError(f"env.id {config.id!r} could not be made: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         refused = re.search(r"unexpected keyword argument '(\w+)'", str(error)) if isinstance(error, TypeError) else None
         if refused and refused[1] in config.kwargs:
             raise UserError(_refused_kwarg_message(config.id, name, refused[1])) from error
@@ -93,7 +93,7 @@ def _called(config: EnvConfig) -> gym.Env[Any, Any]:
     create = load_plugin(Plugin(config.id, config.kwargs), "env.id", given=0)
     try:
         env = create(**config.kwargs)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"env.id {config.id!r} could not be made{_with_kwargs(config)}:\n{failure_text(error)}") from error
     if not isinstance(env, gym.Env):
         raise UserError(f"env.id {config.id!r} gave {type(env).__name__}, not a gymnasium.Env: derive the class from gymnasium.Env")
@@ -111,7 +111,7 @@ def _wrapped(env: gym.Env[Any, Any], wrappers: Sequence[Plugin]) -> gym.Env[Any,
         wrap = load_plugin(plugin, place, given=1)
         try:
             wrapped = wrap(env, **plugin.kwargs)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UserError(f"{place} {plugin.target!r} could not be made:\n{failure_text(error)}") from error
         if not isinstance(wrapped, gym.Wrapper):
             raise UserError(

@@ -111,7 +111,7 @@ class VectorStepper:
         """Starts a new episode in environment n; `out[n]` takes its first observation. Raises as `reset`."""
         try:
             result = self.envs[n].reset(seed=seed)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self._failed(n, error) from error
         self._require_none(n, reset_findings(result, self.envs[n].observation_space))
         out[n] = result[0]
@@ -168,7 +168,7 @@ class VectorStepper:
                 return ended
             except UserError:  # says itself that trying again would not help
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self._break(n, t, error, observations[n])
 
     def adopt(self, n: int, other: VectorStepper) -> None:
@@ -251,7 +251,7 @@ class VectorStepper:
     def _forget_episode(self, n: int) -> None:
         self._lengths[n], self._returns[n], self._discounted[n] = 0, 0.0, 0.0
 
-    def _break(self, n: int, t: int, error: Exception, observation: np.ndarray) -> None:
+    def _break(self, n: int, t: int, error: Exception | SystemExit, observation: np.ndarray) -> None:
         text, whole = str(self._failed(n, error)), "".join(traceback.format_exception(error))
         self.broken[n] = Breakdown(t, text, whole)
         with suppress(Exception):  # it is broken
@@ -259,7 +259,7 @@ class VectorStepper:
         self.envs[n] = Stalled(observation)
         self._steps[n] = self.envs[n].step
 
-    def _failed(self, n: int, error: Exception) -> UserError:
+    def _failed(self, n: int, error: Exception | SystemExit) -> UserError:
         return UserError(f"{self._name(n)} raised an error:\n{failure_text(error)}")
 
     def _name(self, n: int) -> str:

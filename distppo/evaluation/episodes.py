@@ -54,6 +54,7 @@ def play_episodes(
     seed: int,
     deterministic: bool,
     watcher: Watcher | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> list[EpisodeResult]:
     """Returns the results of the given episodes, which depend on (policy, seed, episode) alone: not on which process plays them.
 
@@ -65,26 +66,35 @@ def play_episodes(
         seed: of the evaluation.
         deterministic: take the most likely action, for a Gaussian the mean.
         watcher: sees every step.
+        check: called before every step; what it raises gives the episode up.
 
     Raises:
         UserError: the environment raised, gave a reward that is not finite, or has no end: neither a time limit nor a termination in a
             million steps.
     """
-    return [_play(env, spec, policy, episode, seed, deterministic, watcher) for episode in episodes]
+    return [_play(env, spec, policy, episode, seed, deterministic, watcher, check) for episode in episodes]
 
 
 def _play(
-    env: gym.Env[Any, Any], spec: EnvSpec, policy: ActingPolicy, episode: int, seed: int, deterministic: bool, watcher: Watcher | None
+    env: gym.Env[Any, Any],
+    spec: EnvSpec,
+    policy: ActingPolicy,
+    episode: int,
+    seed: int,
+    deterministic: bool,
+    watcher: Watcher | None,
+    check: Callable[[], None],
 ) -> EpisodeResult:
     reset_seed = env_seed(seed, Purpose.EVALUATION_RESET, episode)
     rng = None if deterministic else stream(seed, Purpose.EVALUATION_NOISE, episode)
     act = functools.partial(policy.act, deterministic=deterministic, rng=rng)
     where = f"evaluation episode {episode} of {spec.id!r}"
     try:
-        total, length, terminated, truncated = _run(env, act, reset_seed, spec.max_episode_steps or ENDLESS, watcher)
+        total, length, terminated, truncated = _run(env, act, reset_seed, spec.max_episode_steps or ENDLESS, watcher, check)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        check()  # the error may be its own, or of a simulator that the same Ctrl-C has ended
         raise UserError(f"{where} raised an error:\n{failure_text(error)}") from error
     if not math.isfinite(total):
         raise UserError(f"{where} has the return {total}: a reward was not finite. Check the environment's reward and dynamics")
@@ -94,7 +104,7 @@ def _play(
 
 
 def _run(
-    env: gym.Env[Any, Any], act: Callable[[Any], Any], seed: int, limit: int, watcher: Watcher | None
+    env: gym.Env[Any, Any], act: Callable[[Any], Any], seed: int, limit: int, watcher: Watcher | None, check: Callable[[], None]
 ) -> tuple[float, int, bool, bool]:
     """Plays one episode of at most `limit` steps; returns (return, length, terminated, truncated by the environment)."""
     observation, _ = env.reset(seed=seed)
@@ -102,6 +112,7 @@ def _run(
     if watcher is not None:
         watcher.begin(observation)
     while length < limit and not (terminated or truncated):
+        check()
         observation, reward, terminated, truncated, _ = env.step(act(observation))
         total += float(reward)
         length += 1

@@ -95,7 +95,7 @@ def record(
         for name, result in chosen:
             path = folder / f"{name}{settings.suffix}"
             say(f"recording {path.name}: episode {result.episode}, {result.length:,} steps, return {result.episode_return:,.1f}")
-            episode = f"episode {result.episode}" + (f" ({name})" if settings.first is None else "")
+            episode = f"episode {result.episode}" + ("" if name == f"episode-{result.episode}" else f" ({name})")
             titles = (f"{spec.id}, {episode}", episode)
             maker = FrameMaker(settings.width, settings.height, titles, curves.get(result.episode))
             fps, stride = pace(env, settings.suffix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import subprocess
 import tempfile
@@ -18,6 +19,12 @@ from PIL import Image
 from distppo.errors import UserError
 
 GIF_COLOURS = 128
+"""Of the first frame; later frames add theirs, up to the 256 that a palette holds."""
+MORE_COLOURS = 32
+FAR_OFF = 32
+"""A pixel whose red, green or blue is shown further off than this has lost its colour."""
+MOST_LOST = 0.0003
+"""Part of a frame's pixels that may lose their colour."""
 CRF = "28"
 """x264's constant rate factor: 20 makes files of twice the size, of which a report holds one instead of three; the body looks the same."""
 
@@ -106,26 +113,51 @@ class _Mp4:
 
 
 class _Gif:
-    """A GIF with one palette, that of its first frame, so that colours do not flicker.
+    """A GIF with the palette of its first frame, so that colours do not flicker, to which later frames add the colours that it lacks.
 
-    An octree keeps the few pixels of a body apart from the many of a floor, where a median cut turns them grey.
+    Where it is full, the palette of that frame takes its place. An octree keeps the few pixels of a body apart from the many of a floor,
+    where a median cut turns them grey.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
-        self._path = path
-        self._frames: list[Image.Image] = []
-        self._milliseconds = 10 * round(100 / fps)  # what a GIF can say
-        self._palette: Image.Image | None = None
+        self._path, self._fps = path, fps
+        self._frames: list[tuple[Image.Image, list[int]]] = []
+        self._palette: list[int] = []
+        self._paint = Image.new("P", (1, 1))  # holds the palette for Pillow
 
     def add(self, frame: np.ndarray) -> None:
-        image = Image.fromarray(frame)
-        if self._palette is None:
-            self._palette = image.quantize(GIF_COLOURS, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-        self._frames.append(image.quantize(palette=self._palette, dither=Image.Dither.NONE))
+        if not self._palette:
+            self._take_colours(frame, GIF_COLOURS)
+        shown = self._painted(frame)
+        looked_at, seen = frame[::2, ::2], np.asarray(shown)[::2, ::2]  # a quarter takes a quarter of the time
+        lost = np.abs(np.array(self._palette, np.int16).reshape(-1, 3)[seen] - looked_at).max(axis=2) > FAR_OFF
+        if lost.mean() > MOST_LOST:
+            if len(self._palette) + 3 * MORE_COLOURS <= 3 * 256:
+                self._take_colours(looked_at[lost][None], MORE_COLOURS)
+            else:
+                self._palette = []
+                self._take_colours(frame, GIF_COLOURS)
+            shown = self._painted(frame)
+        self._frames.append((shown, self._palette))
+
+    def _take_colours(self, pixels: np.ndarray, most: int) -> None:
+        """Adds at most so many colours of pixels [height, width, 3] to the palette, behind those that earlier frames use."""
+        image = Image.fromarray(pixels).quantize(most, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+        self._palette += (image.getpalette() or [])[: 3 * most]
+        self._paint = Image.new("P", (1, 1))
+        self._paint.putpalette(self._palette)
+
+    def _painted(self, frame: np.ndarray) -> Image.Image:
+        return Image.fromarray(frame).quantize(palette=self._paint, dither=Image.Dither.NONE)
 
     def abandon(self) -> None:
         self._frames.clear()
 
     def finish(self) -> None:
-        first, *others = self._frames
-        first.save(self._path, save_all=True, append_images=others, duration=self._milliseconds, loop=0, optimize=True)
+        for image, palette in self._frames:
+            image.putpalette(palette)
+        (first, _), *others = self._frames
+        ends = [round(100 * number / self._fps) for number in range(len(self._frames) + 1)]  # hundredths of a second: what a GIF can say
+        durations = [10 * (end - start) for start, end in itertools.pairwise(ends)]
+        images = [image for image, _ in others]
+        first.save(self._path, save_all=True, append_images=images, duration=durations, loop=0, optimize=True)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 
-from distppo.findings.finding import Hit, Rule, RunRecord, Severity, number
+from distppo.findings.finding import STEPS, Hit, Rule, RunRecord, Severity, number
 
 MOST_TEXT = 300
 """Characters of a message that are repeated."""
@@ -13,17 +14,34 @@ MOST_TEXT = 300
 def counted(run: RunRecord, key: str) -> tuple[int, int]:
     """How often something happened in the whole run, and the env steps of the first time.
 
-    The counters begin at 0 in every process that goes on with a run, so what is added up are their rises.
+    The counters begin at 0 in every process that goes on with a run, so what is added up are their rises. What a process did after the
+    checkpoint that the next one went on from is taken back with its rows.
     """
-    total, first, before = 0, 0, 0
+    total, first, before, process = 0, 0, 0, 0
+    begun = _beginnings(run)
     for row in run.rows:
+        steps = int(row[STEPS])
+        if (newer := bisect_left(begun, steps)) != process:
+            process, before = newer, 0
         now = int(number(row.get(key), before))
         rise = now - before if now >= before else now
         if rise > 0:
-            first = first if total else int(row["time/total_timesteps"])
+            first = first if total else steps
             total += rise
         before = now
     return total, first
+
+
+def _beginnings(run: RunRecord) -> list[int]:
+    """The env steps from which each process went on, rising; those at or above where a later one went on have no rows left."""
+    begun: list[int] = []
+    for event in run.events:
+        at = number(event.get("env_steps"), None)
+        if event.get("event") in ("started", "resumed") and at is not None:
+            while begun and begun[-1] >= at:
+                begun.pop()
+            begun.append(int(at))
+    return begun
 
 
 def _reason(run: RunRecord, kinds: tuple[str, ...]) -> str:

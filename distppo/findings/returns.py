@@ -16,8 +16,12 @@ NOISE = 4.0
 LOST = 0.3
 """Part of what had been gained whose loss is a collapse."""
 FAR_BELOW = 0.5
+RISING = 0.5
+"""A seed still rises that gains so much of its own average pace."""
 ENDLESS = 10_000
 """Env steps of each environment without the end of an episode."""
+OVERDUE = 1.5
+"""Time limits without the end of an episode, where the limit is longer than that."""
 ENDLESS_ROWS = 20
 LEAST_SEEDS = 3
 SEED_SPREAD = 0.3
@@ -128,7 +132,8 @@ def episodes_endless(run: RunRecord) -> Iterator[Hit]:
     before = rows[ended]["time/total_timesteps"] if ended >= 0 else 0
     waited = silent[-1]["time/total_timesteps"] - before
     num_envs = number(run.settings.get("rollout.num_envs"), None)
-    if len(silent) >= ENDLESS_ROWS if num_envs is None else waited >= ENDLESS * num_envs:
+    patience = max(ENDLESS, OVERDUE * number(run.settings.get("env.max_episode_steps"), 0))
+    if len(silent) >= ENDLESS_ROWS if num_envs is None else waited >= patience * num_envs:
         each = "" if num_envs is None else f" ({waited / num_envs:,.0f} of each environment)"
         since = "No episode has ended" if ended < 0 else f"No episode has ended since {before:,} env steps"
         yield Hit(f"{since}: {waited:,} env steps{each}.", int(before), run.steps)
@@ -184,8 +189,11 @@ def trapped_among(runs: Mapping[str, RunRecord]) -> dict[str, Hit]:
         gained = others - windows[0].value
         recent = tail(windows, 0.3, least=3)
         moved = max(point.value for point in recent) - min(point.value for point in recent)
-        flat = moved <= max(0.1 * (end.value - windows[0].value), NOISE * jitter(runs[name].series(RETURN)))
-        if gained > 0 and flat and end.value < windows[0].value + FAR_BELOW * gained:
+        own, noise = end.value - windows[0].value, NOISE * jitter(runs[name].series(RETURN))
+        # Few rows of a steady rise move no more than noise would: their neighbours differ by the rise itself.
+        pace = RISING * own * (len(recent) - 1) / (len(windows) - 1)
+        rising = own > noise and recent[-1].value - recent[0].value >= pace
+        if gained > 0 and moved <= max(0.1 * own, noise) and not rising and own < FAR_BELOW * gained:
             hits[name] = Hit(
                 f"{name} stands at {end.value:,.1f} {between(recent)}, where the median of the other seeds is {others:,.1f}.",
                 recent[0].step,

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from distppo.checkpoint import Checkpoint, load_checkpoint
+from distppo.checkpoint.foreign import explain_foreign
+from distppo.checkpoint.manifest import MANIFEST_NAME
 from distppo.collector import RolloutCollector
 from distppo.collector.defects import LARGEST_FLOAT64, find_defects
 from distppo.config import Config
@@ -20,12 +22,19 @@ from distppo.config.trust import require_named
 from distppo.envs import VectorStepper, make_env, unpacked
 from distppo.errors import CheckpointError, UserError
 from distppo.evaluation.restore import config_of, snapshot_of
+from distppo.files import RUNS_ROOT
 from distppo.flight.recorder import FAULTS_DIRECTORY, RECORD_ARRAYS, STATE_ARRAYS
 from distppo.types import EnvStates
 
 POLL_SECONDS = 0.1
 STARTUP_SECONDS = 600.0
 """For imports and making the environments, before the first step."""
+EXPECTED = (
+    f"Expected: a flight record (RUN/{FAULTS_DIRECTORY}/0001-...), or a run that has one: its directory, its name under {RUNS_ROOT}/, "
+    "or latest."
+)
+_RECORDS = "[0-9]*-environment*"
+"""The names that the recorder gives."""
 Show = Callable[[str], None]
 
 
@@ -44,22 +53,51 @@ class Replay(NamedTuple):
 
 
 def load_dump(reference: str) -> Checkpoint:
-    """Returns a flight record by its path, or the only one of a run directory. Loading it imports and executes nothing.
+    """Returns a flight record by its path, or the only one of a run, by its path or name. Loading it imports and executes nothing.
 
     Raises:
-        CheckpointError: it is missing, damaged, or something else; or the run has several, which are listed.
+        CheckpointError: it is missing, damaged, or something else; or the run has none, or several, which are listed.
     """
-    path = Path(reference)
-    inside = path / FAULTS_DIRECTORY if (path / FAULTS_DIRECTORY).is_dir() else path
-    found = sorted(each for each in inside.glob("[0-9]*") if each.is_dir()) if inside.is_dir() else []
-    if len(found) == 1:
-        path = found[0]
-    elif found:
-        raise CheckpointError(f"{reference} has {len(found)} flight records; name one:\n" + "\n".join(f"  {each}" for each in found))
+    try:
+        path = _record_path(reference)
+    except OSError as error:
+        raise CheckpointError(f"{reference}: {error.strerror or error}. {EXPECTED}") from error
     dump = load_checkpoint(path)
     if not isinstance(dump.state.get("fault"), dict):
         raise CheckpointError(f"{path}: a checkpoint, not a flight record; those are in RUN/{FAULTS_DIRECTORY}/")
     return dump
+
+
+def _record_path(reference: str) -> Path:
+    """Returns the directory of the record that is meant."""
+    path = next((path for path in (Path(reference), RUNS_ROOT / reference) if _exists(path)), Path(reference))
+    found = _records(path) if path.is_dir() else []
+    if len(found) > 1:
+        raise CheckpointError(f"{reference} has {len(found)} flight records; name one:\n" + "\n".join(f"  {each}" for each in found))
+    record = found[0] if found else path
+    if _exists(record / MANIFEST_NAME):
+        return record
+    if not record.is_dir():
+        raise CheckpointError(explain_foreign(record, EXPECTED))
+    if record.match(_RECORDS):
+        raise CheckpointError(f"{record}: not a complete flight record, it has no {MANIFEST_NAME}. {EXPECTED}")
+    raise CheckpointError(f"{record} has no flight record ({FAULTS_DIRECTORY}/): nothing went wrong that was recorded. {EXPECTED}")
+
+
+def _exists(path: Path) -> bool:
+    """Says whether there is anything; an OSError where that cannot be seen, which `os.path.lexists` takes for no."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _records(path: Path) -> list[Path]:
+    """Returns the records of a run, or of the runs in a folder, as --seeds makes it; in order."""
+    folders = [each for each in (path / FAULTS_DIRECTORY, *path.glob(f"*/{FAULTS_DIRECTORY}")) if each.is_dir()] or [path]
+    # Not by glob: it takes a folder that cannot be read for an empty one.
+    return sorted(each for folder in folders for each in folder.iterdir() if each.match(_RECORDS) and each.is_dir())
 
 
 def replay(dump: Checkpoint, *, trust: Sequence[str], last: int, timeout: float, show: Show) -> Replay:

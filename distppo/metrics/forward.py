@@ -162,7 +162,7 @@ class Forwarding:
         """Reports what a logger raises, with its traceback in the log, and has done with it."""
         try:
             yield
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             import traceback
 
             traceback.print_exc()

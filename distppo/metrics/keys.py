@@ -78,7 +78,7 @@ KEYS: dict[str, str] = {
 }
 
 EVENTS: dict[str, str] = {
-    "started": "Training began from nothing.",
+    "started": "A process began to train, from nothing or, after `resumed`, from a checkpoint.",
     "ready": "Workers and learner have started.",
     "layout_changed": "Training goes on with another number of workers or learners, so no longer to the bit.",
     "resumed": "Training went on from a checkpoint with this many env_steps; rows above it were rolled back.",
@@ -88,6 +88,7 @@ EVENTS: dict[str, str] = {
     "recovered": "What had failed has been done after all, this many seconds after it failed first.",
     "finished": "Training reached total_timesteps.",
     "interrupted": "A signal ended training, after a checkpoint.",
+    "stopped": "A callback ended training, after a checkpoint.",
     "error": "Training ended with an error.",
 }
 

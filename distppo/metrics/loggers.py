@@ -113,7 +113,7 @@ def _own(plugin: Any, place: str) -> MetricLogger:
     create = load_plugin(plugin, place, given=0)
     try:
         logger = create(**plugin.kwargs)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{name} could not be made:\n{failure_text(error)}") from error
     if not isinstance(logger, MetricLogger):
         raise UserError(f"{name} is no logger: it is not derived from distppo.metrics.loggers.MetricLogger")

@@ -68,7 +68,8 @@ class RunWriter:
         if resume_env_steps is not None:
             self.event("resumed", env_steps=int(resume_env_steps))
         self._table = CsvTable(self.directory / CSV_FILE)
-        self._table.rebuild(read_metrics(self._path))
+        with self._patience():
+            self._table.rebuild(read_metrics(self._path))
         self._tensorboard = EventFile(self.directory / TENSORBOARD_DIRECTORY, after=resume_env_steps)
 
     def row(self, row: Mapping[str, Value]) -> None:
@@ -92,6 +93,20 @@ class RunWriter:
             self._tensorboard.scalars(int(encoded[STEPS]), numbers)  # type: ignore[arg-type]
         if self._forwarder is not None:
             self._forwarder.check()
+
+    def replace(self, row: Mapping[str, Value]) -> None:
+        """Writes a row in the place of the one with its env steps, if that is there, and of all after it.
+
+        Raises:
+            ValueError, OSError: as `row`.
+        """
+        before = int(row[STEPS] or 0) - 1
+        if any(int(last[STEPS] or 0) > before for last in read_metrics(self._path)[-1:]):
+            self.event("resumed", env_steps=before)
+            self._table.close()  # so that it is rebuilt
+            self._tensorboard.close()
+            self._tensorboard = EventFile(self.directory / TENSORBOARD_DIRECTORY, after=before)
+        self.row(row)
 
     def event(self, kind: str, /, **fields: Any) -> None:
         """Appends an event to metrics.jsonl: its kind (see EVENTS), the local time, and any fields.

@@ -37,7 +37,7 @@ def check_own_network(env: EnvSpec, network: NetworkConfig) -> int:
     observations = _observations(env, network)
     try:
         problem = next(_problems(own, vector, observations, env), None)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         shape = f"{list(observations.shape)} {str(observations.dtype).removeprefix('torch.')}"
         raise UserError(f"{where} raised an error for observations {shape}:\n{failure_text(error)}") from error
     if problem:

@@ -162,7 +162,7 @@ def _made(env: EnvSpec, network: NetworkConfig, seed: int = 0) -> ActorCriticMod
         torch.manual_seed(seed)
         try:
             module = cls(env, **network.options)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             settings = f" with network.options {network.options}" if network.options else ""
             raise UserError(f"{where} could not be made{settings}:\n{failure_text(error)}") from error
     problem = next(_parameter_problems(module), None)

@@ -9,7 +9,7 @@ import numpy as np
 from distppo.algo.scores import interquartile_mean, iqm_interval
 from distppo.console.text import format_duration
 from distppo.findings import Finding, Severity, find, find_between_seeds
-from distppo.findings.finding import Point
+from distppo.findings.finding import Point, number
 from distppo.report.chart import swatch
 from distppo.report.curves import RESAMPLES
 from distppo.report.figures import EVALUATION, RETURN
@@ -91,7 +91,8 @@ def _return_fact(group: Group) -> tuple[str, str, Html]:
 def _evaluation_fact(group: Group) -> tuple[str, str, Html]:
     bests = [best for run in group.runs if (best := best_evaluation(run)) is not None]
     if not bests:
-        return "Best evaluation", "-", small("not made: set evaluation.every")
+        every = number(group.runs[0].record.settings.get("evaluation.every"), 0)
+        return "Best evaluation", "-", small(f"none yet: one every {every:,} env steps" if every else "not made: set evaluation.every")
     values = [best.value for best in bests]
     where = f"at {bests[0].step:,} env steps" if len(bests) == 1 else f"of each seed{spread(values)}"
     return "Best evaluation", iqm(values), small(where)

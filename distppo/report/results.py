@@ -60,7 +60,9 @@ def videos(groups: Sequence[Group], found: Mapping[str, list[Evaluation]], media
         for file in evaluation.names("videos"):
             told = evaluation.video(file)
             result = number(told.get("return"), None)
-            words = [f"{name}: {told.get('shows', file)} episode", f"return {short(result)}" if result is not None else None]
+            shows = str(told.get("shows", file))
+            episode = shows.replace("-", " ") if shows.startswith("episode-") else f"{shows} episode"
+            words = [f"{name}: {episode}", f"return {short(result)}" if result is not None else None]
             steps = number(evaluation.scores.get("env_steps"), None)
             words.append(f"policy of {steps:,} env steps" if steps is not None else None)
             shown.append(media.figure(evaluation, file, ", ".join(filter(None, words)), video=True))

@@ -133,6 +133,11 @@ class WorkerActor:
         """Closes the environments of a share that has a process of its own again."""
         self._workers.pop(share.number).close()
 
+    def close(self) -> None:
+        """Closes all environments; nothing else is asked of this process afterwards."""
+        while self._workers:
+            self._workers.popitem()[1].close()
+
     def _hosted(self, share: Share, standpoint: Standpoint) -> Worker:
         if share.number in self._workers:
             self.release(share)

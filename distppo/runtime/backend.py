@@ -113,7 +113,7 @@ class LocalBackend:
         first_iteration: to be collected.
         restored: learner state to continue from.
         states: of all environments before the first iteration; None starts new episodes.
-        stop: asked before every wait.
+        stop: asked before every step of the environments.
     """
 
     num_workers = 0
@@ -132,7 +132,7 @@ class LocalBackend:
     ) -> None:
         ((first_env, num_envs),) = share_envs(config.rollout.num_envs, 1)
         self._stop = stop
-        self._worker = Worker(config, first_env, num_envs, first_iteration, states)
+        self._worker = Worker(config, first_env, num_envs, first_iteration, states, stop)
         self._learner = LearnerProcess(config, env, restored, available_cores())
 
     @property
@@ -145,8 +145,11 @@ class LocalBackend:
 
         Raises:
             UserError: that cannot be done.
+            StopRequested: the user asked to stop before the learner was begun.
         """
         self._worker.ready()
+        self._stop.catch()  # their first resets may have put handlers of their own in place
+        self._stop.check()
         self.step_name = self._learner.ready()
 
     def snapshot(self) -> PolicySnapshot:

@@ -76,7 +76,7 @@ class Callbacks:
         for what, method in self._calls[event]:
             try:
                 method(self.run, *arguments)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise CallbackFailed(f"{what}:\n{failure_text(error)}") from error
 
 
@@ -84,7 +84,7 @@ def _made(plugin: Plugin, index: int, name: str) -> Any:
     create = load_plugin(plugin, f"run.callbacks[{index}]", given=0)
     try:
         return create(**plugin.kwargs)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{name} could not be made:\n{failure_text(error)}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import shutil
@@ -20,7 +21,8 @@ from distppo.models.acting import checked_network
 from distppo.runtime.address import find_cluster
 from distppo.runtime.cores import available_cores
 from distppo.runtime.diagnosis import SECONDS, Check, Processes
-from distppo.runtime.run_directory import RUNS_ROOT
+from distppo.runtime.run_directory import RUNS_ROOT, RunDirectory, run_name
+from distppo.runtime.seeds import SEEDS_FILE
 from distppo.runtime.sizes import memory_bytes, parameter_count, store_bytes
 from distppo.types import EnvSpec
 
@@ -31,6 +33,40 @@ _SMALLEST_DISK = _GIB
 _CLOCK_SKEW = 2.0
 _EARLIEST = 1.7e9
 """A clock before November 2023 is wrong: Ray 2.55 is younger."""
+
+
+class RunPlace(RunDirectory):
+    """A run's folder as `train` would find it: by the same rules, but nothing is made, locked or written.
+
+    Args:
+        path: of the folder; it need not exist.
+        continued: whether the folder's own run goes on; else it must not hold one.
+
+    Raises:
+        UserError: `train` would refuse it.
+    """
+
+    def __init__(self, path: Path, *, continued: bool) -> None:
+        self.path = path
+        try:
+            self._require_room()
+            # A folder of seeds has rules of its own: what is written there are runs in folders below it.
+            if path.is_dir() and not (path / SEEDS_FILE).is_file():
+                if not continued:
+                    self._require_no_foreign_config()
+                self._require_own_files()
+                if not continued:
+                    self._require_free()
+        except OSError as error:
+            raise UserError(f"run directory {path}: {error.strerror or error}; choose another with --run-dir") from error
+
+    def _require_room(self) -> None:
+        """Raises OSError, or UserError, if the folder could not be made, or nothing be written into it."""
+        nearest = next(path for path in (self.path, *self.path.parents) if os.path.lexists(path))
+        if not nearest.is_dir():
+            raise UserError(f"run directory {self.path}: a file is in the way; choose another with --run-dir")
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def diagnose(config: Config, *, address: str | None) -> Iterator[Check]:
@@ -76,7 +112,7 @@ def _machine(config: Config, env: EnvSpec | None, address: str | None) -> Iterat
             yield _memory(config, env, workers)
             if workers:
                 yield _shared_memory(config, env)
-    directory = Path(config.run.directory) if config.run.directory else RUNS_ROOT
+    directory = Path(config.run.directory).expanduser() if config.run.directory else RUNS_ROOT / run_name(config)
     yield _writing(directory)
     yield _disk(config, env, directory)
     yield _clock(directory)
@@ -162,6 +198,11 @@ def _shared_memory(config: Config, env: EnvSpec) -> Check:
 
 
 def _writing(directory: Path) -> Check:
+    try:
+        RunPlace(directory, continued=False)
+    except UserError as error:
+        found, _, fix = str(error).partition("; ")
+        return Check("writing", "failure", found, fix)
     place = _nearest(directory)
     try:
         with tempfile.TemporaryFile(dir=place):
@@ -172,7 +213,7 @@ def _writing(directory: Path) -> Check:
 
 def _nearest(directory: Path) -> Path:
     """Returns the folder itself or the nearest above it that exists."""
-    return next((path for path in (directory, *directory.parents) if path.is_dir()), Path())
+    return next((path for path in (directory, *directory.parents) if os.path.isdir(path)), Path())
 
 
 def _disk(config: Config, env: EnvSpec | None, directory: Path) -> Check:

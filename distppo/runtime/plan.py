@@ -11,12 +11,15 @@ from distppo.config import Config, Overrides
 from distppo.config.trust import named_code
 from distppo.console import format_count, format_duration
 from distppo.envs import probe_env
+from distppo.errors import UserError
 from distppo.evaluation.restore import progress_of
 from distppo.metrics import require_loggers
 from distppo.models.acting import checked_network
 from distppo.runtime.callbacks import Callbacks
 from distppo.runtime.cores import available_cores
+from distppo.runtime.doctor import RunPlace
 from distppo.runtime.probe import Estimate, Probe, estimate, gradient_steps, measure
+from distppo.runtime.run_directory import RUNS_ROOT, run_name
 from distppo.runtime.sizes import memory_bytes, rollout_bytes, store_bytes
 from distppo.runtime.start import Start, fresh, resumed
 from distppo.types import EnvSpec
@@ -32,6 +35,9 @@ def plan(config: Config, *, resume: str | None, address: str | None, trust: Sequ
     written (but numba's cache, where the learner's step was never compiled before).
     """
     start = fresh(config) if resume is None else resumed(resume, overrides, {*trust, *named_code(config)})
+    if address and start.config.rollout.num_workers == 0:
+        raise UserError(f"--address {address} needs Ray, which rollout.num_workers 0 does without; leave one of them out")
+    RunPlace(start.directory or RUNS_ROOT / run_name(start.config), continued=start.continued)
     Callbacks(start.config.run.callbacks)
     require_loggers(start.config.metrics)
     env = probe_env(start.config.env)

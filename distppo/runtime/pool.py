@@ -30,6 +30,8 @@ POLL_SECONDS = 0.2
 """How often a wait looks around."""
 TAKEOVER_SECONDS = 5.0
 """For which work waits for a process of its own, before one that has nothing to do does it."""
+CLOSE_SECONDS = 3.0
+"""That processes have, all together, to close their environments before they are killed."""
 
 
 class WorkerPool:
@@ -68,6 +70,7 @@ class WorkerPool:
         self._logs = logs
         self._placement, self._elastic = placement, reserved < len(shares)
         self._deadline = Deadline(config.fault.collect_timeout)
+        self._node = ray.get_runtime_context().get_node_id()
         self._orders: list[Order] = []
         self._leaving: list[Host] = []
         self.seats = [
@@ -173,14 +176,13 @@ class WorkerPool:
             seat.bundle, bundle = bundle, seat.bundle
         seat.next_start = time.monotonic() + TAKEOVER_SECONDS
         self._faults.record("worker_away", host.name, "the learner needs a CPU", "its process was ended; others do its work")
-        end(host.actor)
+        self._part_with([host])
         self._take_back(host)
         return bundle
 
     def close(self) -> None:
-        """Kills every process."""
-        for host in [*self._leaving, *(seat.host for seat in self.seats if seat.host is not None)]:
-            end(host.actor)
+        """Ends every process."""
+        self._part_with([*self._leaving, *(seat.host for seat in self.seats if seat.host is not None)])
         self._leaving, self._orders = [], []
 
     def _ordered(self, orders: list[Order]) -> list[Order]:
@@ -189,6 +191,25 @@ class WorkerPool:
         self._orders += [order for order in orders if order.open]
         self._hand_out()
         return orders
+
+    def _part_with(self, hosts: Sequence[Host]) -> None:
+        """Kills processes; those that are ready have their environments closed before, if that is done within CLOSE_SECONDS."""
+        silent: dict[Any, Host] = {}
+        with contextlib.suppress(Exception):  # a cluster that has gone took its actors with it
+            silent = {host.actor.close.remote(): host for host in hosts if host.ready}
+            deadline = time.monotonic() + CLOSE_SECONDS
+            while silent and time.monotonic() < deadline:  # short waits, so that a second signal ends the run at once
+                closed, _ = ray.wait([*silent], num_returns=len(silent), timeout=POLL_SECONDS)
+                for answer in closed:
+                    del silent[answer]
+                    with contextlib.suppress(Exception):  # dead already, or an environment that cannot be closed
+                        ray.get(answer)
+        for host in hosts:
+            end(host.actor, self._pid_here(host) if host in silent.values() else None)
+
+    def _pid_here(self, host: Host) -> int | None:
+        """Returns the id of a process on this machine; None of one elsewhere, or that has not been ready."""
+        return host.presence.pid if host.presence is not None and host.presence.node == self._node else None
 
     def _start(self, seat: Seat) -> None:
         outside = not self._placement.usable(seat.bundle)
@@ -363,8 +384,7 @@ class WorkerPool:
 
     def _died(self, host: Host, why: str, *, hung: bool = False) -> None:
         """Takes a process out of everything, and has its seat and its work go on without it."""
-        here = host.presence is not None and host.presence.node == ray.get_runtime_context().get_node_id()
-        end(host.actor, host.presence.pid if host.presence and here else None)
+        end(host.actor, self._pid_here(host))
         work = [order for order in self._orders if order.host is host]
         seats = [seat for seat in self.seats if seat.host is host or any(order.seat is seat for order in work)]
         for seat in seats:
@@ -450,7 +470,7 @@ class WorkerPool:
     def _dismiss(self) -> None:
         """Ends the processes on nodes that drain, once they have finished what they were at."""
         for host in [host for host in self._leaving if all(order.host is not host for order in self._orders)]:
-            end(host.actor)
+            self._part_with([host])
             self._leaving.remove(host)
 
 

@@ -14,6 +14,8 @@ from distppo.types import EnvSpec
 
 MINIBATCHES = 32
 """In the probe's update, if the run's own has as many: what an update costs besides gradient steps counts as little then as there."""
+EPOCHS = 10
+"""In the probe's update, at most: more of them cost the same each, and a setting can name more than will ever end."""
 SECONDS = 1.0
 """Spent on steps, about, and on updates."""
 
@@ -88,14 +90,15 @@ def gradient_steps(config: Config) -> int:
 
 
 def _smaller(config: Config, num_envs: int) -> Config:
-    """Returns the settings with one worker's environments and as few steps as fill some minibatches."""
+    """Returns the settings with one worker's environments, as few steps as fill some minibatches, and not too many epochs."""
     whole = config.ppo.mini_batch_size
     size = max(min(2, whole), whole // config.learner.num_learners)  # a learner's share; adding up is not counted
     least = size // math.gcd(size, num_envs)  # steps that fill whole minibatches
     wanted = min(MINIBATCHES * size, config.batch_size)
     steps = least * max(1, wanted // (num_envs * least))
     rollout = dataclasses.replace(config.rollout, num_envs=num_envs, num_steps=steps, num_workers=0)
-    schedule = dataclasses.replace(config.ppo, mini_batch_size=size, lr_schedule="constant", target_kl=None)
+    epochs = min(config.ppo.epochs, EPOCHS)
+    schedule = dataclasses.replace(config.ppo, mini_batch_size=size, epochs=epochs, lr_schedule="constant", target_kl=None)
     return dataclasses.replace(config, rollout=rollout, ppo=schedule)
 
 

@@ -15,6 +15,7 @@ from distppo.evaluation.episodes import EpisodeResult, play_episodes
 from distppo.evaluation.policy import Policy
 from distppo.plugins import extend_search_path
 from distppo.runtime.cores import CoreRotation, available_cores
+from distppo.runtime.signals import StopSignal
 from distppo.types import EnvSpec, EnvStates, EpisodeStats, FaultEvent, PolicySnapshot, Receipt, Rollout
 
 if TYPE_CHECKING:
@@ -54,27 +55,44 @@ class Worker:
         num_envs: how many it has.
         first_iteration: at which this process starts.
         states: of its environments before that iteration; None starts new episodes.
+        stop: where it works in the driver's process: asked before every step, and what is asked for is then given up with StopRequested.
     """
 
-    def __init__(self, config: Config, first_env: int, num_envs: int, first_iteration: int, states: EnvStates | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        first_env: int,
+        num_envs: int,
+        first_iteration: int,
+        states: EnvStates | None = None,
+        stop: StopSignal | None = None,
+    ) -> None:
         self._config, self._first_env, self._num_envs = config, first_env, num_envs
         self._first_iteration, self._states = first_iteration, states
+        self._stop = StopSignal() if stop is None else stop
 
     @functools.cached_property
     def _collector(self) -> RolloutCollector:
         return RolloutCollector(
             self._config,
-            functools.partial(make_env, self._config.env),
+            self._made_env,
             VectorStepper,
             first_env=self._first_env,
             num_envs=self._num_envs,
             first_iteration=self._first_iteration,
             states=self._states,
+            check=self._stop.check,
         )
 
     @functools.cached_property
     def _evaluation_env(self) -> tuple[Any, EnvSpec]:
-        return make_env(self._config.env)
+        return self._made_env()
+
+    def _made_env(self) -> tuple[Any, EnvSpec]:
+        self._stop.check()
+        made = make_env(self._config.env)
+        self._stop.catch()  # simulators may have handlers of their own
+        return made
 
     def ready(self) -> EnvSpec:
         """Returns the environment's spec as this process sees it."""
@@ -87,7 +105,7 @@ class Worker:
     def evaluate(self, snapshot: PolicySnapshot, episodes: Sequence[int]) -> list[EpisodeResult]:
         """Plays evaluation episodes in an environment of their own."""
         env, spec = self._evaluation_env
-        return play_episodes(env, spec, Policy(snapshot), episodes, seed=self._config.run.seed, deterministic=True)
+        return play_episodes(env, spec, Policy(snapshot), episodes, seed=self._config.run.seed, deterministic=True, check=self._stop.check)
 
     def close(self) -> None:
         """Closes the environments that were made."""

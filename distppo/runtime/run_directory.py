@@ -7,12 +7,14 @@ import datetime
 import fcntl
 import os
 import re
+import shlex
 import time
 from pathlib import Path
 from types import TracebackType
 
 from distppo.checkpoint import list_checkpoints
 from distppo.checkpoint.reader import CHECKPOINTS, LATEST
+from distppo.checkpoint.storage import STORAGE_FILE
 from distppo.config import Config
 from distppo.errors import UserError
 from distppo.files import RUNS_ROOT, is_leftover, without_links
@@ -29,7 +31,7 @@ _LONGEST_HOLDER = 1000
 _MOST_LISTED = 10
 LOGS_DIRECTORY = "logs"
 """Output of the actors, a file each."""
-FILES = {LOCK_NAME, CONFIG_FILE, METRICS_FILE, CSV_FILE, SUMMARY_FILE, LOG_FILE, MEMORY_FILE}
+FILES = {LOCK_NAME, CONFIG_FILE, METRICS_FILE, CSV_FILE, SUMMARY_FILE, LOG_FILE, MEMORY_FILE, STORAGE_FILE}
 FOLDERS = {CHECKPOINTS, TENSORBOARD_DIRECTORY, FAULTS_DIRECTORY, LOGS_DIRECTORY, WANDB_DIRECTORY}
 
 
@@ -73,7 +75,7 @@ class RunDirectory:
         except BlockingIOError:
             self._lock.seek(0)
             holder = self._lock.read().strip() or "another process"
-            raise InUseError(f"run directory {self.path} is in use by {holder}; wait for it, or choose another with --run-dir") from None
+            raise in_use(self.path, holder) from None
         except OSError:
             pass  # a file system without locks: there, one process a run directory has to be enough
         if not continued:
@@ -87,7 +89,8 @@ class RunDirectory:
         metrics = self.path / METRICS_FILE
         if list_checkpoints(self.path) or (metrics.exists() and read_metrics(metrics)):
             raise UserError(
-                f"run directory {self.path} already holds a run; choose another with --run-dir, or continue it with --resume {self.path}"
+                f"run directory {self.path} already holds a run; choose another with --run-dir, or continue it with --resume "
+                f"{shlex.quote(str(self.path))}"
             )
 
     def _require_no_foreign_config(self) -> None:
@@ -121,6 +124,19 @@ class RunDirectory:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None) -> None:
         self._lock.truncate(0)
         self._lock.close()
+
+
+def in_use(directory: Path, holder: str = "another process") -> InUseError:
+    """Returns the error for a folder in which somebody else trains."""
+    return InUseError(f"run directory {directory} is in use by {holder}; wait for it, or choose another with --run-dir")
+
+
+def never_started(run: Path) -> bool:
+    """Says whether a command has left a run directory in order before anything was trained in it, as after an error at the start."""
+    try:
+        return (run / LOCK_NAME).stat().st_size == 0 and not (run / METRICS_FILE).exists()
+    except OSError:
+        return False
 
 
 def dead_process(run: Path) -> int | None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import math
+import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ from distppo.config import Config, dump_config
 from distppo.errors import UserError
 from distppo.files import write_atomic
 from distppo.metrics import METRICS_FILE, SUMMARY_FILE
-from distppo.runtime.run_directory import CONFIG_FILE, LOCK_NAME, RUNS_ROOT, free_name
+from distppo.runtime.run_directory import CONFIG_FILE, LOCK_NAME, RUNS_ROOT, free_name, in_use
 
 SEEDS_FILE = "seeds.json"
 MOST_SEEDS = 1000
@@ -113,8 +115,9 @@ def seeds_of(group: Path) -> list[int]:
         raise UserError(f"{group / SEEDS_FILE} is damaged ({error}); --seeds 0,1,2 says which seeds there are") from error
 
 
-def open_group(config: Config, seeds: Sequence[int], *, continued: Path | None) -> Path:
-    """Returns the folder for these settings and seeds, with both written into it.
+@contextlib.contextmanager
+def open_group(config: Config, seeds: Sequence[int], *, continued: Path | None) -> Iterator[Path]:
+    """Yields the folder for these settings and seeds, with both written into it and locked against a second command.
 
     Args:
         config: of all runs; its seed and directory are not the runs'.
@@ -122,9 +125,10 @@ def open_group(config: Config, seeds: Sequence[int], *, continued: Path | None) 
         continued: the folder, where an existing one is gone on with; else `run.directory`, or a new one under runs/.
 
     Raises:
-        UserError: the folder holds something else, or cannot be written.
+        UserError: the folder holds something else, another process trains its seeds, or it cannot be written.
     """
-    directory = continued or Path(config.run.directory or free_name(RUNS_ROOT / _name(config)))
+    named = Path(config.run.directory).expanduser() if config.run.directory else free_name(RUNS_ROOT / _name(config))
+    directory = continued or named
     settings = dump_config(dataclasses.replace(config, run=dataclasses.replace(config.run, directory=None, seed=seeds[0])))
     known = directory / CONFIG_FILE
     try:
@@ -137,11 +141,32 @@ def open_group(config: Config, seeds: Sequence[int], *, continued: Path | None) 
                     f"those by --resume {directory}"
                 )
         directory.mkdir(parents=True, exist_ok=True)
-        write_atomic(known, settings.encode())
-        write_atomic(directory / SEEDS_FILE, json.dumps({"seeds": list(seeds)}).encode() + b"\n")
+        folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise UserError(f"run directory {directory}: {error.strerror or error}; choose another with --run-dir") from error
-    return directory
+        raise _refused(directory, error) from error
+    try:
+        _lock(folder, directory)
+        try:
+            write_atomic(known, settings.encode())
+            write_atomic(directory / SEEDS_FILE, json.dumps({"seeds": list(seeds)}).encode() + b"\n")
+        except OSError as error:
+            raise _refused(directory, error) from error
+        yield directory
+    finally:
+        os.close(folder)
+
+
+def _lock(folder: int, directory: Path) -> None:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise in_use(directory) from None
+    except OSError:
+        pass  # a file system without locks: there, one command a folder has to be enough
+
+
+def _refused(directory: Path, error: OSError) -> UserError:
+    return UserError(f"run directory {directory}: {error.strerror or error}; choose another with --run-dir")
 
 
 def _name(config: Config) -> str:

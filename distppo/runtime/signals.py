@@ -37,11 +37,11 @@ class StopSignal:
 
     def check(self) -> None:
         """Raises StopRequested if the user has asked to stop."""
-        if self.requested():
+        if self.number is not None:  # asked before every step where there is no Ray: one call, not two
             raise StopRequested
 
     def catch(self) -> None:
-        """Installs the handlers, also where a library has put its own in their place, as `ray.init` does for SIGTERM."""
+        """Installs the handlers, also where others have put their own in their place, as `ray.init` and environments do."""
         for number in self._previous:
             signal.signal(number, self._caught)
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from distppo.checkpoint import Checkpoint, list_checkpoints, load_for_resume
+from distppo.checkpoint import Checkpoint, CheckpointInfo, list_checkpoints, load_for_resume
 from distppo.checkpoint.storage import Storage, is_url
 from distppo.config import Config, NetworkConfig, Overrides, apply_overrides, load_layers
 from distppo.config.dump import format_value
-from distppo.config.fields import FIELDS
+from distppo.config.fields import FIELDS, Field
 from distppo.config.load import Paths
 from distppo.config.recipes import recipe_hint
 from distppo.config.sources import from_mapping, from_names
@@ -25,7 +25,7 @@ from distppo.models.architecture import resolved_network
 from distppo.plugins import extend_search_path
 from distppo.runtime.backend import LearnerState
 from distppo.runtime.boundary import Boundary, boundary_of, restored_text
-from distppo.runtime.run_directory import CONFIG_FILE, RUNS_ROOT, find_begun_run, free_name
+from distppo.runtime.run_directory import CONFIG_FILE, RUNS_ROOT, RunDirectory, find_begun_run, free_name
 
 
 class Start(NamedTuple):
@@ -38,6 +38,7 @@ class Start(NamedTuple):
         checkpoint: to continue from, or None.
         boundary: where its next iteration begins.
         notes: what the user should know, one line each.
+        newest: when the newest checkpoint in the directory had been saved as that was read; None if there was none.
         origins: where the settings that were given for this start come from, such as "configs/my.yaml:12:3", by key.
     """
 
@@ -47,7 +48,12 @@ class Start(NamedTuple):
     checkpoint: Checkpoint | None
     boundary: Boundary
     notes: list[str]
+    newest: str | None = None
     origins: Mapping[str, str] = MappingProxyType({})
+
+    def is_outdated(self) -> bool:
+        """Whether the directory's own run has saved a checkpoint since it was read."""
+        return self.continued and self.directory is not None and _newest(list_checkpoints(self.directory)) != self.newest
 
 
 def read_settings(
@@ -71,7 +77,7 @@ def read_settings(
 
 
 def fresh(config: Config) -> Start:
-    directory = Path(config.run.directory) if config.run.directory else None
+    directory = Path(config.run.directory).expanduser() if config.run.directory else None
     return Start(config, directory, continued=False, checkpoint=None, boundary=Boundary(), notes=recipe_hint(config))
 
 
@@ -89,35 +95,58 @@ def resumed(reference: str, given: Overrides, named: Collection[str]) -> Start:
     storage = None
     if is_url(reference):
         storage = reference.rstrip("/").rpartition("/")[0]
-        reference = str(Storage(reference).fetch(RUNS_ROOT))
+        reference = str(Storage(reference).fetch(RUNS_ROOT, lambda run: RunDirectory(run, continued=True)))
     begun = find_begun_run(reference)
     if begun is not None:
         base, _ = load_layers([begun / CONFIG_FILE], check=False)
         config = apply_overrides(_with_places(base, storage), given)
         require_named(config, named, source=begun / CONFIG_FILE)
-        note = f"{begun} has no checkpoint yet: it starts from the beginning, with its own settings"
-        directory = Path(config.run.directory or begun)
-        return Start(config, directory, continued=not config.run.directory, checkpoint=None, boundary=Boundary(), notes=[note])
+        note = f"{begun} has no checkpoint yet: it starts from the beginning, with its own settings{_changes(base, config)}"
+        directory = Path(config.run.directory or begun).expanduser()
+        notes = [note, *_storage_note(base, config)]
+        return Start(config, directory, continued=not config.run.directory, checkpoint=None, boundary=Boundary(), notes=notes)
     checkpoint, problems = load_for_resume(reference)
+    own = checkpoint.path.parent.parent
+    saved = list_checkpoints(own)  # right after it: what is saved later is found by is_outdated
     trained = config_of(checkpoint)
     config = apply_overrides(_with_places(trained, storage), given)
     _require_same_run(checkpoint, trained, config)
     require_named(config, named, source=checkpoint.path)
     snapshot_of(checkpoint)  # raises if the arrays do not fit the settings, before anything of their size is made
-    own = checkpoint.path.parent.parent
-    newest = problems or list_checkpoints(own)[-1].path == checkpoint.path
+    newest = problems or saved[-1].path == checkpoint.path
     if config.run.directory:
-        directory = Path(config.run.directory)
+        directory = Path(config.run.directory).expanduser()
     else:
         # Going on from an older checkpoint in place would write over what came after it.
         directory = own if newest else free_name(own.with_name(f"{own.name}-from-{checkpoint.env_steps}"))
     boundary = boundary_of(checkpoint, config)
     notes = [*map(printable, problems), _restored_note(checkpoint, restored_text(boundary, config.rollout.num_envs), directory)]
-    if trained.run.storage is not None and config.run.storage is None:
-        was = printable(trained.run.storage)
-        notes.append(f"its checkpoints were copied to {was}; --set run.storage={was} goes on with that")
+    notes += _storage_note(trained, config)
     continued = directory.resolve() == own.resolve()
-    return Start(config, directory, continued=continued, checkpoint=checkpoint, boundary=boundary, notes=notes)
+    return Start(config, directory, continued=continued, checkpoint=checkpoint, boundary=boundary, notes=notes, newest=_newest(saved))
+
+
+def _newest(saved: Sequence[CheckpointInfo]) -> str | None:
+    return saved[-1].saved_at if saved else None
+
+
+def _changes(own: Config, config: Config) -> str:
+    """Returns which of a run's own settings do not count, for the end of a sentence."""
+    changed = (field.key for field in FIELDS.values() if _value(own, field) != _value(config, field))
+    keys = [key for key in changed if key != "run.directory"]
+    return f" but {', '.join(keys)}" if keys else ""
+
+
+def _value(config: Config, field: Field) -> object:
+    return getattr(getattr(config, field.section), field.attribute)
+
+
+def _storage_note(own: Config, config: Config) -> list[str]:
+    """Says where a run's checkpoints were copied to, if they no longer are."""
+    if own.run.storage is None or config.run.storage is not None:
+        return []
+    was = printable(own.run.storage)
+    return [f"its checkpoints were copied to {was}; --set run.storage={was} goes on with that"]
 
 
 def _with_places(config: Config, storage: str | None) -> Config:

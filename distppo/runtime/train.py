@@ -135,30 +135,51 @@ def iterations(
     """
     with StopSignal() as stop:
         resolved, given = read_settings(config, overrides, settings, check=resume is None)
-        start = fresh(resolved) if resume is None else resumed(os.fspath(resume), given, {*trust, *named_code(resolved)})
-        start = start._replace(origins=given.origins())
-        if address and start.config.rollout.num_workers == 0:
-            raise UserError(f"--address {address} needs Ray, which rollout.num_workers 0 does without; leave one of them out")
-        if start.checkpoint is not None and start.checkpoint.env_steps >= start.config.run.total_timesteps:
-            return _nothing_left(start.checkpoint, start.config)
-        callbacks = Callbacks(start.config.run.callbacks)
-        require_loggers(start.config.metrics)
-        if start.config.env.check:
-            # Here and not above: Gymnasium's checker takes a while to import, and few runs ask for it.
-            from distppo.envs.check import require_sound
+        while True:
+            start = fresh(resolved) if resume is None else resumed(os.fspath(resume), given, {*trust, *named_code(resolved)})
+            start = start._replace(origins=given.origins())
+            if address and start.config.rollout.num_workers == 0:
+                raise UserError(f"--address {address} needs Ray, which rollout.num_workers 0 does without; leave one of them out")
+            if start.checkpoint is not None and _is_finished(start, start.checkpoint):
+                return _nothing_left(start.checkpoint, start.config)
+            callbacks = Callbacks(start.config.run.callbacks)
+            env = _probed(start)
+            stop.catch()  # its constructor may have put handlers of its own in their place
+            cluster = find_cluster(address) if start.config.rollout.num_workers != 0 else None
+            with RunDirectory(start.directory or new_run_directory(start.config), continued=start.continued) as directory:
+                if not start.is_outdated():
+                    return (yield from _run(start, directory.path, env, cluster, callbacks, progress, stop))
+            # Whoever trained in it until now, as a job that is being requeued does, has saved once more while this one was starting.
 
-            start.notes.extend(["env.check:", *require_sound(start.config.env)])
-        env = probe_env(start.config.env)
-        if start.checkpoint is not None:
-            require_same_spaces(env_spec_of(start.checkpoint), env, start.checkpoint.path)
-        start.notes.append(checked_network(env, start.config.network))
-        if env.max_episode_steps is None and start.config.evaluation.every > 0:
-            start.notes.append(
-                f"{env.id} has no time limit: an evaluation episode that never ends would end the run; see env.max_episode_steps"
-            )
-        cluster = find_cluster(address) if start.config.rollout.num_workers != 0 else None
-        with RunDirectory(start.directory or new_run_directory(start.config), continued=start.continued) as directory:
-            return (yield from _run(start, directory.path, env, cluster, callbacks, progress, stop))
+
+def _probed(start: Start) -> EnvSpec:
+    """Returns what the environment is like, after all that can be refused before anything is started; adds to the notes."""
+    require_loggers(start.config.metrics)
+    if start.config.env.check:
+        # Here and not above: Gymnasium's checker takes a while to import, and few runs ask for it.
+        from distppo.envs.check import require_sound
+
+        start.notes.extend(["env.check:", *require_sound(start.config.env)])
+    env = probe_env(start.config.env)
+    if start.checkpoint is not None:
+        require_same_spaces(env_spec_of(start.checkpoint), env, start.checkpoint.path)
+    start.notes.append(checked_network(env, start.config.network))
+    if env.max_episode_steps is None and start.config.evaluation.every > 0:
+        start.notes.append(
+            f"{env.id} has no time limit: an evaluation episode that never ends would end the run; see env.max_episode_steps"
+        )
+    return env
+
+
+def _is_finished(start: Start, checkpoint: Checkpoint) -> bool:
+    """Whether a run has its total, no evaluation of it is pending, and `best` points to its last policy if that is the best."""
+    progress = Progress.from_state(progress_of(checkpoint))
+    if progress.env_steps < start.config.run.total_timesteps or (progress.unevaluated and start.config.evaluation.every > 0):
+        return False
+    if not start.continued or (progress.best_evaluation or {}).get("env_steps") != progress.env_steps:
+        return True
+    best = best_checkpoint(checkpoint.path.parent.parent)
+    return best is not None and best.path.name == checkpoint.path.name
 
 
 def _nothing_left(checkpoint: Checkpoint, config: Config) -> TrainResult:
@@ -184,7 +205,7 @@ def _run(
         for note in start.notes:
             display.message(note)
         store = _opened(directory, config)
-        uploads = open_uploads(config, directory, continued=start.continued)
+        uploads = open_uploads(config, directory)
         parts = "the learner" if config.rollout.num_workers == 0 else "Ray, workers and learner"
         display.message(f"starting {parts} (longer the first time, when the learner's step is compiled)")
         began = time.perf_counter()
@@ -202,13 +223,15 @@ def _run(
                 forwarder=forwarder,
             ) as writer,
         ):
+            with contextlib.suppress(OSError):
+                (directory / SUMMARY_FILE).unlink()  # of an earlier process: the run has not ended after all
             writer.event("started", env_steps=progress.env_steps, machine=machine_info(), notes=start.notes, origins=start.origins)
             faults.listen(lambda news: _tell(news, progress, writer, display, recorder))
             with _told(progress, writer, display, store, recorder, resume_flags(named_code(config), config.run.storage)):
                 callbacks.attach(config, directory)
                 details = yield from _train(start, env, backend, progress, writer, display, store, uploads, faults, callbacks)
             details["wall_seconds"] = time.perf_counter() - began
-            finished = progress.env_steps >= config.run.total_timesteps
+            finished = progress.env_steps >= config.run.total_timesteps and progress.unevaluated is None
             number = None if finished else stop.number
             reason = None if finished or number else callbacks.stop_reason
             summary = _summary(config, directory, progress, {"stop_reason": reason, **details}, faults)

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from distppo.checkpoint.storage import Storage, is_url
+from distppo.checkpoint import list_checkpoints
+from distppo.checkpoint.storage import Storage, read_copied
 from distppo.config import Config
 from distppo.errors import UserError
 
@@ -85,23 +86,33 @@ class Uploads:
         return None
 
 
-def open_uploads(config: Config, directory: Path, *, continued: bool) -> Uploads | None:
+def open_uploads(config: Config, directory: Path) -> Uploads | None:
     """Returns what copies a run's checkpoints, or None where they stay where they are.
 
     Raises:
-        UserError: the storage cannot be used, or holds a run of this name that is not being continued.
+        UserError: the storage cannot be used, or holds another run of this name, or this one as another machine has gone on with it.
     """
     place = config.run.storage
-    if place is None or (not is_url(place) and Path(place, directory.name).resolve() == directory.resolve()):
+    if place is None:
         return None
-    storage = Storage(f"{place.rstrip('/')}/{directory.name}")
+    storage = _storage_of(place, directory)
+    if storage.identity == Storage(f"file://{directory.resolve()}").identity:
+        return None
     try:
-        taken = not continued and bool(storage.names())
+        stranger = storage.stranger(directory)
     except Exception as error:  # as above
         raise UserError(f"run.storage {place}: cannot be read ({type(error).__name__}: {error})") from error
-    if taken:
+    if stranger is not None:
+        other = f", and {stranger} there is not of the one in {directory}" if list_checkpoints(directory) else ""
         raise UserError(
-            f"run.storage {place} already holds a run {directory.name}; choose another name with --run-dir, or continue it with "
+            f"run.storage {place} already holds a run {storage.name}{other}; choose another name with --run-dir, or continue it with "
             f"--resume {storage.url}"
         )
     return Uploads(storage)
+
+
+def _storage_of(place: str, directory: Path) -> Storage:
+    """Returns the run's storage below the place that the user named: under its own name there, if it has come from there under another."""
+    url = read_copied(directory).url
+    known = Storage(f"{place.rstrip('/')}/{url.rpartition('/')[2]}")
+    return known if known.identity == url else Storage(f"{place.rstrip('/')}/{directory.name}")

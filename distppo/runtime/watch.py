@@ -13,11 +13,12 @@ from distppo.console import Display, format_duration
 from distppo.metrics import METRICS_FILE, MetricsFollower
 from distppo.metrics.keys import STEPS
 from distppo.runtime.faults import fault_text
-from distppo.runtime.run_directory import CONFIG_FILE, dead_process
+from distppo.runtime.run_directory import CONFIG_FILE, dead_process, never_started
 
 ENDED = {"finished": "finished", "stopped": "stopped", "interrupted": "interrupted", "error": "ended by an error"}
 """Events after which nothing more comes, and how they are told."""
 CRASHED = "crashed"
+NOT_STARTED = "did not start"
 _QUIET_AFTER = 10.0
 """Seconds without an iteration from which on the display says how long ago the last one was."""
 _KEPT = 20_000
@@ -67,6 +68,9 @@ class Watcher:
         if self._ended is None and not lines and (process := dead_process(self._directory)) is not None:
             self._ended = CRASHED
             self._display.message(f"process {process} is gone and has said nothing; train --resume {self._directory} goes on")
+        if self._ended is None and not lines and never_started(self._directory):
+            self._ended = NOT_STARTED
+            self._display.message("its command ended before anything was trained, by an error that it has printed")
         self._display.state(self._state(), running=self._ended is None)
         return self._ended
 

@@ -155,3 +155,10 @@ def test_explain_names_the_origin_of_every_value(tmp_path: Path) -> None:
     assert origins["y: 3"] == "--set env.kwargs.y=3"
     assert origins["gae_lambda: 0.95"] == "default"
     assert all("#" in line for line in lines if not line.endswith(":"))
+
+
+def test_explain_takes_the_later_of_a_mapping_and_its_entry() -> None:
+    for texts in (["env.kwargs.a=1", "env.kwargs={a: 2}"], ["env.kwargs={a: 1}", "env.kwargs.a=2"]):
+        lines = explain_config(*load_layers((), from_texts(texts)[0])).splitlines()
+        (line,) = [line for line in lines if line.strip().startswith("a: 2 ")]
+        assert line.endswith(f"  # {texts[1]}")

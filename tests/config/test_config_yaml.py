@@ -73,6 +73,12 @@ def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
     assert problem(tmp_path / "halfcheeta.yaml") == f"{tmp_path}/halfcheeta.yaml  no such file - did you mean {tmp_path}/halfcheetah.yaml?"
 
 
+def test_a_link_to_nowhere_is_told_and_never_proposed(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").symlink_to("../away.yaml")
+    assert problem(tmp_path / "broken.yaml") == f"{tmp_path}/broken.yaml  is a link to ../away.yaml, which is not there"
+    assert problem(tmp_path / "brokn.yaml") == f"{tmp_path}/brokn.yaml  no such file"
+
+
 def test_a_directory_and_a_path_through_a_file_are_told(tmp_path: Path) -> None:
     assert problem(tmp_path) == f"{tmp_path}  is a directory; give a YAML file in it"
     (tmp_path / "a.yaml").touch()

@@ -14,6 +14,7 @@ from probe_envs import Point
 
 from distppo.config.schema import EnvConfig
 from distppo.envs import CaptureError, EnvCapturer, make_env, mujoco_state
+from distppo.envs.capture import LONGEST_TEXT
 
 BODIES = ["Ant", "HalfCheetah", "Hopper", "Humanoid", "HumanoidStandup", "InvertedDoublePendulum", "InvertedPendulum", "Swimmer"]
 BODIES += ["Reacher", "Walker2d"]
@@ -235,6 +236,26 @@ class Closed(Point):
         return super().step(action)
 
 
+class Growing(Point):
+    """Remembers more and more."""
+
+    def __init__(self, begun: bool = True) -> None:
+        super().__init__()
+        if begun:
+            self._history: Any = []
+
+    def step(self, action: Any) -> Any:
+        self._history = getattr(self, "_history", []) + [0.5] * (LONGEST_TEXT // 6)
+        return super().step(action)
+
+
+class Wordy(Hooked):
+    """Hands out a long text."""
+
+    def capture_state(self) -> dict[str, Any]:
+        return {"log": "x" * LONGEST_TEXT}
+
+
 class Unplain(Hooked):
     """Hands out what cannot be stored."""
 
@@ -257,6 +278,10 @@ class Raising(Hooked):
         (Closed, "Closed._observe is a builtins.function that has changed since it was made; Closed can define"),
         (Unplain, r"Unplain.capture_state\(\) returns a .*Machine, which is not plain data"),
         (Raising, "its capture_state raised RuntimeError: not now"),
+        (Growing, "Growing._history is more than 1,048,576 characters of plain data; Growing can define capture_state"),
+        (lambda: Growing(begun=False), "Growing._history is more than 1,048,576 characters of plain data"),
+        (lambda: gym.wrappers.TransformReward(Growing(), float), "Growing._history is more than 1,048,576"),
+        (Wordy, r"Wordy.capture_state\(\) returns more than 1,048,576 characters of plain data"),
     ],
 )
 def test_what_cannot_be_captured_says_why(make: Any, obstacle: str) -> None:

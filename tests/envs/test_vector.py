@@ -120,3 +120,18 @@ def test_another_environment_takes_the_place_of_a_broken_one_with_its_books() ->
     assert not fragment.stepper.broken
     states = fragment.stepper.states(fragment.observations[-1])
     assert states.lengths[1] == 0 and states.captures[1].obstacle is None
+
+
+class Leaving(Point):
+    """Exits instead of ending its episode."""
+
+    def step(self, action: Any) -> Any:
+        raise SystemExit(0)
+
+
+def test_an_environment_that_exits_is_broken_and_the_others_go_on() -> None:
+    """Nobody takes the end of the process for the end of the training."""
+    fragment = Fragment([Point(), Leaving()], steps=3)
+    fragment.run()
+    assert list(fragment.stepper.broken) == [1] and "SystemExit: 0" in str(fragment.stepper.broken[1])
+    assert np.isfinite(fragment.rewards[:, 0]).all() and (fragment.rewards[:, 0] != 0).any()

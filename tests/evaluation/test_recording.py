@@ -7,7 +7,8 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from colorsys import hsv_to_rgb
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,23 @@ def test_episodes_are_chosen_by_return_or_are_the_first() -> None:
     assert len(choose(results, 99)) == 5
 
 
+def test_a_frame_names_best_median_and_worst_and_no_episode_twice(
+    subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An only episode is no best one, whether the first one was asked for or not."""
+    titles: list[str] = []
+
+    def noted(width: int, height: int, given: Sequence[str], curves: Curves | None) -> FrameMaker:
+        titles.append(given[-1])
+        return FrameMaker(width, height, given, curves)
+
+    monkeypatch.setattr("distppo.evaluation.recording.FrameMaker", noted)
+    results = [EpisodeResult(index, float(index), 5, 0, True) for index in range(2)]
+    for chosen in (choose(results, None), choose(results[:1], None), choose(results, 1)):
+        record(subject, chosen, tmp_path, VideoSettings(".gif", 64, 48, 0.1), seed=0, deterministic=True, curves={}, say=print)
+    assert titles == ["episode 1 (best)", "episode 0 (worst)", "episode 0", "episode 0"]
+
+
 def test_a_video_ends_after_its_seconds(painted: Path, tmp_path: Path) -> None:
     """0.2 s at 25 frames a second; the episode's own return is told all the same."""
     short = session(painted, tmp_path, episodes=2, video={"seconds": 0.2, "first": 1})
@@ -195,6 +213,35 @@ def test_a_render_that_fails_is_told_and_leaves_no_half_video(subject: Subject, 
     with pytest.raises(UserError, match=r"(?s)the environment could not be drawn at step 0:.*the lamp went out"):
         record(broken, chosen, tmp_path, VideoSettings(".gif", 64, 48, 9.0), seed=0, deterministic=True, curves={}, say=print)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gif_has_the_colours_that_come_after_its_first_frame(tmp_path: Path) -> None:
+    """Black, then a red, a green and a blue square, then 40 hues one after the other, more than a palette of 256 takes in."""
+    hues = [hsv_to_rgb(index / 40, 1.0, 1.0) for index in range(40)]
+    squares = [(0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), *hues]
+    frames = np.zeros((len(squares), 96, 128, 3), np.uint8)
+    for index, colour in enumerate(squares):
+        frames[index, 20:40, 10 + index : 40 + index] = np.round(255 * np.array(colour))
+    with video_writer(tmp_path / "late.gif", fps=20) as writer:
+        for frame in frames:
+            writer.add(frame)
+    assert np.abs(frames_of(tmp_path / "late.gif").astype(int) - frames).max() <= 32
+    assert (tmp_path / "late.gif").stat().st_size < 1500 * len(frames)
+
+
+@pytest.mark.parametrize("fps", [7.0, 15.0, 25.0])
+def test_a_gif_plays_at_the_speed_that_was_asked_for(fps: float, tmp_path: Path) -> None:
+    """Frames last whole hundredths of a second: at 15 a second 60 or 70 ms, and 31 of them 31 / 15 s."""
+    with video_writer(tmp_path / "paced.gif", fps=fps) as writer:
+        for index in range(31):
+            writer.add(np.full((8, 8, 3), 255 * (index % 2), np.uint8))
+    with Image.open(tmp_path / "paced.gif") as image:
+        lasts = []
+        for index in range(31):
+            image.seek(index)
+            lasts.append(image.info["duration"])
+    assert sum(lasts) == pytest.approx(31_000 / fps, abs=5)
+    assert max(abs(last - 1000 / fps) for last in lasts) < 10
 
 
 @pytest.fixture

@@ -206,6 +206,26 @@ def test_faults_are_added_up_over_the_processes_of_a_run() -> None:
     assert finding.text.startswith("3 workers died or hung") and finding.text.endswith("The last one: worker 1: killed")
 
 
+def test_faults_are_added_up_where_a_process_has_as_many_at_once_as_the_one_before() -> None:
+    """Rows at 16,384, 32,768, ...: 1 fault up to row 9, 1 from the first row after it, and 3 from row 20 on are 5.
+
+    A process that began at 400,000 was taken back by the one that went on from 327,680, so no counter begins again there.
+    """
+    run = good_run(change=lambda index, row: {"faults/worker_restarts": 3 if index >= 20 else 1})
+    begun = [0, 10 * 16384, 400_000, 20 * 16384]
+    events = [{"event": kind, "env_steps": steps} for steps in begun for kind in ("resumed", "started")]
+    (finding,) = find(run._replace(events=events))
+    assert finding.text.startswith("5 workers died or hung and were replaced, the first by 16,384 env steps")
+
+
+def test_an_episode_may_take_as_long_as_its_time_limit() -> None:
+    """34,816 env steps of each environment without an end: nothing with a limit of 50,000, much with one of 20,000 or without."""
+    endless = CASES["episodes-never-end"][0]
+    for limit, expected in ((50_000, []), (20_000, ["episodes-never-end"]), (None, ["episodes-never-end"])):
+        run = endless._replace(settings={**endless.settings, "env.max_episode_steps": limit})
+        assert [finding.id for finding in find(run)] == expected
+
+
 def test_numbers_that_are_none_are_found_and_break_no_rule() -> None:
     """NaN, infinity, None and missing values anywhere: rules look at what is there."""
     (finding,) = find(good_run(change=late(train__loss=math.nan, train__value_loss=math.inf)))
@@ -236,6 +256,20 @@ def test_a_trapped_seed_is_named() -> None:
     found = find_between_seeds(runs)
     assert [finding.id for finding in found] == ["seeds-differ-widely", "a-policy-is-trapped"]
     assert found[1].text.startswith("seed4 stands at 1,000.0")
+
+
+@pytest.mark.parametrize("length", [8, 12, 16, 17, 20, 36])
+def test_a_seed_that_rises_slowly_is_not_trapped(length: int) -> None:
+    """Straight lines to 2,000, 2,200 and 900 in few rows, whose neighbours differ by the rise; one that stands at 600 is trapped."""
+
+    def trapped(last: Callable[[float], float]) -> list[str]:
+        changes = [returns(lambda index: 2000.0 * index / (length - 1)), returns(lambda index: 2200.0 * index / (length - 1))]
+        changes.append(returns(lambda index: last(index / (length - 1))))
+        found = find_between_seeds({f"seed{number}": good_run(length, change) for number, change in enumerate(changes)})
+        return [finding.text[:15] for finding in found if finding.id == "a-policy-is-trapped"]
+
+    assert trapped(lambda part: 900.0 * part) == []
+    assert trapped(lambda part: min(2200.0 * part, 600.0)) == ["seed2 stands at"]
 
 
 def test_findings_come_worst_first() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from distppo.checkpoint.reader import CHECKPOINTS
 from distppo.cli import main
 from distppo.collector import RolloutCollector
 from distppo.config import Config, load_config
@@ -215,6 +216,62 @@ def test_several_records_are_listed(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["replay", str(tmp_path)]) == 2
     err = capsys.readouterr().err
     assert "has 2 flight records; name one:" in err and all(str(path) in err for path in paths)
+
+
+def begun_run(directory: Path) -> Path:
+    """What every command takes for a run, without a record so far."""
+    (directory / CHECKPOINTS).mkdir(parents=True)
+    for name in ("config.yaml", ".lock", "metrics.jsonl"):
+        (directory / name).touch()
+    return directory
+
+
+@pytest.mark.parametrize("reference", ["runs/tr", "tr", "latest"])
+def test_a_run_in_which_nothing_went_wrong_is_told_as_that(
+    reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And not as one without checkpoints, which a replay does not need."""
+    monkeypatch.chdir(tmp_path)
+    begun_run(Path("runs/tr"))
+    assert main(["replay", reference]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: runs/tr has no flight record (faults/): nothing went wrong that was recorded. Expected: a flight record")
+    assert err.count("\n") == 1 and "checkpoint" not in err and "@" not in err
+
+
+def test_latest_a_name_and_a_folder_of_seeds_mean_the_record_of_their_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for the other commands."""
+    monkeypatch.chdir(tmp_path)
+    path = dump_of(settings("raise", 9), begun_run(Path("runs/group/seed0")))
+    for reference in ("runs/group/seed0", "group/seed0", "group", "latest"):
+        assert main(["replay", reference, "--trust", TRUST[0]]) == 0
+        assert reference == "latest" or load_dump(reference).path == path
+
+
+def test_what_cannot_be_looked_at_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name that is too long; a folder that is closed to this user, whether it is named or looked for."""
+    monkeypatch.chdir(tmp_path)
+    begun_run(Path("runs/closed"))
+
+    def refused(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    assert main(["replay", "x" * 300]) == 2
+    monkeypatch.setattr(Path, "is_dir", refused)
+    assert main(["replay", "closed"]) == 2
+    monkeypatch.setattr("distppo.runtime.run_directory.find_run", refused)
+    assert main(["replay", "latest"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 3 and "File name too long" in lines[0]
+    assert lines[1].startswith("error: closed: Permission denied. Expected: ") and "Permission denied" in lines[2]
+
+
+def test_a_record_without_its_manifest_is_not_taken_for_a_run_without_records(tmp_path: Path) -> None:
+    path = dump_of(settings("raise", 9), tmp_path)
+    (path / "MANIFEST.json").unlink()
+    for reference in (path, tmp_path):
+        with pytest.raises(UserError, match="not a complete flight record"):
+            load_dump(str(reference))
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,27 @@ def test_evaluations_values_and_videos_are_taken_in(quickstart: Path) -> None:
     assert_harmless(page)
 
 
+def test_a_video_is_named_by_its_episode(quickstart: Path) -> None:
+    """The best, median or worst one as such, any other by its number."""
+    shown = {"best.mp4": "best", "episode-0.mp4": "episode-0"}
+    folder = add_evaluation(quickstart, videos=[{"file": file, "shows": shows, "return": 25.0} for file, shows in shown.items()])
+    (folder / "episode-0.mp4").write_bytes(MP4)
+    labels = [attributes["aria-label"] for name, attributes in page_of(quickstart).elements if name == "video"]
+    assert [label.split(": ")[1].split(", ")[:2] for label in labels] == [["best episode", "return 25"], ["episode 0", "return 25"]]
+
+
+def test_an_evaluation_that_is_not_due_yet_is_told_from_one_that_never_is(make_run: MakeRun) -> None:
+    """The first of them needs no change of the settings."""
+    for name, every, words in (
+        ("due", "100000", "none yet: one every 100,000 env steps"),
+        ("never", "0", "not made: set evaluation.every"),
+    ):
+        run = make_run(name, length=3, **{"eval/mean_reward": None})
+        config = (run / "config.yaml").read_text()
+        (run / "config.yaml").write_text(re.sub(r"(?m)^(evaluation:\n(?:  .*\n)*?  every: )\d+", rf"\g<1>{every}", config))
+        assert words in page_of(run).sections["overview"]
+
+
 def test_a_gif_can_be_stopped(quickstart: Path) -> None:
     """It cannot be paused, so it lies in something that can be closed."""
     folder = add_evaluation(quickstart, videos=[{"file": "best.gif", "shows": "best", "return": 1.0}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -76,6 +77,13 @@ class Raising(Callback):
         setattr(self, event, fail)
 
 
+class Leaving(Callback):
+    """Exits, as a script would."""
+
+    def on_iteration(self, run, metrics):
+        sys.exit(0)
+
+
 class Typo(Callback):
     def on_iterations(self, run, metrics):
         """Never called."""
@@ -139,6 +147,13 @@ def test_a_callback_that_raises_ends_the_run_with_its_name_and_the_state_saved(
     assert first == f"run.callbacks[0] 'runtime.test_callbacks:Raising' raised an error in {event}:"
     assert last == "  KeyError: 'the dashboard is down'"
     assert [info.env_steps for info in list_checkpoints(tmp_path / "run")] == kept
+
+
+def test_one_that_exits_is_no_success(small: Callable[..., Run], tmp_path: Any) -> None:
+    """The state is saved, and the run ends with an error."""
+    with pytest.raises(CallbackFailed, match=r"(?s)raised an error in on_iteration:.*SystemExit: 0"):
+        small({"run.callbacks": named("Leaving"), "run.directory": str(tmp_path / "run")})
+    assert [info.env_steps for info in list_checkpoints(tmp_path / "run")] == [128]
 
 
 def test_one_that_raises_at_the_end_spoils_nothing(small: Callable[..., Run], tmp_path: Any) -> None:

@@ -78,6 +78,19 @@ def test_a_place_that_takes_no_files_is_a_failure() -> None:
     assert check.state == "failure" and "--run-dir" in check.fix
 
 
+def test_a_run_directory_that_train_would_refuse_is_a_failure(tmp_path: Path) -> None:
+    """By the same rules: a file in the way is not passed over for the folder above it, and a run is not written over."""
+    (tmp_path / "afile").touch()
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "metrics.jsonl").write_text('{"time/total_timesteps": 1}\n')
+    for place, found in ((tmp_path / "afile/x", "a file is in the way"), (taken, "already holds a run")):
+        check = machine(load_config(env="InvertedPendulum-v4", run_dir=str(place)))["writing"]
+        assert (check.state, check.found.endswith(found)) == ("failure", True) and "--run-dir" in check.fix
+    assert machine(load_config(env="InvertedPendulum-v4", run_dir=str(tmp_path / "new/run")))["writing"].state == "ok"
+    assert {path.name for path in tmp_path.rglob("*")} == {"afile", "taken", "metrics.jsonl"}
+
+
 def test_a_missing_gpu_is_a_failure_if_it_is_asked_for() -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 from runtime.running import Run
 
 from distppo.checkpoint import CheckpointStore, list_checkpoints, load_checkpoint
+from distppo.envs import VectorStepper
 from distppo.metrics import METRICS_FILE
 
 HALF, WHOLE = 384, 768
@@ -89,6 +93,26 @@ def test_a_run_that_had_ended_goes_on_as_if_it_had_not(mode: str, small: Callabl
     again = small({"run.total_timesteps": WHOLE}, resume=str(half.directory))
     assert again.directory == half.directory
     assert_continues(again, whole)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_that_a_signal_ended_between_two_steps_goes_on_as_if_it_had_not(
+    mode: str, small: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What had been collected of the fragment is collected again, from where the environments stood before it."""
+    settings = KEPT | HOPPER | {"rollout.mode": mode, "run.checkpoint_every": 0}
+    whole = small(settings)
+    steps, original = itertools.count(), VectorStepper.step
+
+    def interrupted(*args: Any) -> Any:
+        if next(steps) == 2 * 32 + 17:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*args)
+
+    monkeypatch.setattr(VectorStepper, "step", interrupted)
+    half = small(settings)
+    assert half.summary["env_steps"] == 256 and next(steps) == 2 * 32 + 17 + 1
+    assert_continues(small(resume=str(half.directory)), whole)
 
 
 @pytest.mark.slow

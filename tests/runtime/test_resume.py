@@ -85,7 +85,8 @@ def test_a_stop_before_the_first_new_iteration_leaves_the_checkpoints_alone(
     """The restored state is in the store already; above all it stays the best."""
     run = small({"evaluation.every": 384, "evaluation.episodes": 2})
     before = contents(run.directory / "checkpoints")
-    monkeypatch.setattr(StopSignal, "requested", lambda self: True)
+    monkeypatch.setattr(StopSignal, "number", 15, raising=False)
+    monkeypatch.setattr(StopSignal, "__init__", lambda self: setattr(self, "_previous", {}))
     small({"run.total_timesteps": 512}, resume=str(run.directory))
     assert contents(run.directory / "checkpoints") == before
 
@@ -118,6 +119,43 @@ def test_a_run_without_a_checkpoint_starts_from_the_beginning(
     assert "has no checkpoint yet: it starts from the beginning, with its own settings" in capsys.readouterr().out
     assert [row["time/total_timesteps"] for row in again.rows] == [128, 256, 384]
     assert all(again.arrays[name].tobytes() == reference[name].tobytes() for name in reference)
+
+
+def test_a_run_that_starts_again_says_where_it_no_longer_copies_to(small: Callable[..., Any], tmp_path: Path) -> None:
+    """The storage is not believed from a file, here as with a checkpoint; which other settings are not its own is said too."""
+    shared = str(tmp_path / "shared")
+    run = small({"run.storage": shared})
+    shutil.rmtree(run.directory / "checkpoints")
+    again = small({"ppo.gamma": 0.9}, resume=str(run.directory))
+    note, storage, *_ = next(event["notes"] for event in reversed(again.events) if event.get("notes"))
+    assert note.endswith("it starts from the beginning, with its own settings but ppo.gamma, run.storage")
+    assert storage == f"its checkpoints were copied to {shared}; --set run.storage={shared} goes on with that"
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_is_saved_while_a_resume_starts_is_gone_on_from(
+    begun: bool, small: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a job that is asked to end when the one that takes over from it has just been started: its last checkpoint counts."""
+    whole = small({"run.total_timesteps": 640})
+    run = small({"run.total_timesteps": 512, "run.checkpoint_every": 256})
+    last, late = run.directory / "checkpoints" / "ckpt_00000004", run.directory / "late"
+    last.rename(late)
+    if begun:
+        shutil.rmtree(run.directory / "checkpoints" / "ckpt_00000002")
+    probe = train_module.probe_env
+
+    def saved_meanwhile(config: Any) -> Any:
+        if late.exists():
+            late.rename(last)
+        return probe(config)
+
+    monkeypatch.setattr(train_module, "probe_env", saved_meanwhile)
+    rest = small({"run.total_timesteps": 640}, resume=str(run.directory))
+    assert rest.directory == run.directory and rest.same_bits(whole)
+    assert [row["time/total_timesteps"] for row in rest.rows] == [128, 256, 384, 512, 640]
+    notes = next(event["notes"] for event in reversed(rest.events) if event.get("notes"))
+    assert "ckpt_00000004 at iteration 4" in notes[0]
 
 
 def test_latest_is_the_run_that_began_last_though_it_has_saved_nothing(
@@ -233,3 +271,12 @@ def test_a_run_that_is_named_begins_where_the_retry_will_look_for_it(
             file.write_text("{")
         assert main([*argv, "--resume", reference]) == 2
     assert main(argv) == 2
+
+
+def test_a_run_directory_may_be_in_the_home_directory(small: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No folder of the name ~ is made."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    run = small({"run.directory": "~/deep/run"})
+    assert run.directory == tmp_path / "home" / "deep" / "run" and (run.directory / "summary.json").is_file()
+    assert not (tmp_path / "~").exists()

@@ -12,8 +12,9 @@ import pytest
 from runtime.running import SECONDS, SMALL, Run, processes_of, read_events, wait_until
 
 from distppo.checkpoint import load_checkpoint, resolve_checkpoint
+from distppo.config import load_config
 from distppo.errors import UserError
-from distppo.runtime.seeds import parse_seeds
+from distppo.runtime.seeds import open_group, parse_seeds
 
 Launch = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -150,3 +151,20 @@ def test_a_dry_run_of_a_continued_run_plans_what_is_left(launch: Launch, trained
 def test_a_dry_run_of_a_broken_environment_is_told_at_once(launch: Launch) -> None:
     done = launch("train", "--dry-run", "--env", "Nowhere-v0")
     assert done.returncode == 2 and "no environment 'Nowhere-v0' is registered" in done.stderr
+
+
+def test_a_second_command_for_the_same_seeds_is_refused_and_changes_nothing(launch: Launch, small_file: str, tmp_path: Path) -> None:
+    """Each would rewrite the settings that the other's next seed begins with."""
+    assert launch("train", "--config", small_file, "--seeds", "1", "--run-dir", "group").returncode == 0
+    before = (tmp_path / "group" / "config.yaml").read_text()
+    with open_group(load_config(small_file), [0], continued=tmp_path / "group"):
+        other = launch("train", "--resume", "group", "--set", "ppo.gamma=0.5", "--trust", "probe_envs:Point-v0")
+    assert other.returncode == 2 and "group is in use by another process" in other.stderr
+    assert (tmp_path / "group" / "config.yaml").read_text() == before
+
+
+def test_several_seeds_end_with_a_report_of_all(launch: Launch, small_file: str, tmp_path: Path) -> None:
+    """As --report says."""
+    done = launch("train", "--config", small_file, "--seeds", "2", "--run-dir", "group", "--report")
+    assert done.returncode == 0 and f"report:          {Path('group') / 'report.html'}" in done.stdout
+    assert (tmp_path / "group" / "report.html").stat().st_size > 10_000

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import itertools
 import json
 import os
 import signal
@@ -11,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import probe_envs
 import pytest
 from runtime.running import SECONDS, Run, processes_of, wait_until
 
@@ -26,7 +29,7 @@ RAY = ("--num-workers", "2")
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, owner: type, method: str, call: int, number: int) -> None:
     """Sends this process a signal when `method` is called for the `call`-th time, before it does its work."""
-    original, calls = getattr(owner, method), iter(range(1, 1000))
+    original, calls = getattr(owner, method), itertools.count(1)
 
     def interrupted(*args: Any, **kwargs: Any) -> Any:
         if next(calls) == call:
@@ -68,12 +71,28 @@ def test_a_signal_while_compiling_ends_the_run_before_it_learns(small: Callable[
     assert not list_checkpoints(run.directory)
 
 
-def test_a_signal_in_the_last_evaluation_leaves_a_finished_run(small: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
-    """All env steps are learned from: there is nothing to continue."""
-    interrupt_at(monkeypatch, LocalBackend, "evaluate", 1, signal.SIGINT)
-    run = small({"evaluation.every": 1000})
-    assert run.result.signal is None and run.summary["env_steps"] == 384
-    assert list_checkpoints(run.directory)[-1].env_steps == 384
+@pytest.mark.parametrize("mode", ["sync", "overlap"])
+@pytest.mark.parametrize(("method", "call"), [("evaluate", 1), ("evaluate", 2), ("update", 2), ("update", 3)])
+def test_an_evaluation_that_a_signal_ended_is_made_up(
+    method: str, call: int, mode: str, small: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the first thing that the resumed run does, also where all env steps are learned from; the curve is the undisturbed one's."""
+    settings = EVALUATED | {"rollout.mode": mode, "evaluation.every": 256}
+    whole = small(settings)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, LocalBackend, method, call, signal.SIGTERM)
+        run = small(settings)
+    assert run.result.signal == signal.SIGTERM and "eval/mean_reward" not in run.rows[-1]
+    assert [event["event"] for event in run.events][-1] == "interrupted"
+    rest = small(resume=str(run.directory))
+    told = ("time/total_timesteps", "train/loss", "rollout/ep_rew_mean", "eval/mean_reward", "eval/mean_ep_length")
+    assert [[row.get(key) for key in told] for row in rest.rows] == [[row.get(key) for key in told] for row in whole.rows]
+    assert rest.summary["best_evaluation"] == whole.summary["best_evaluation"] and rest.same_bits(whole)
+    with open(run.directory / "progress.csv") as file:
+        assert [row["eval/mean_reward"] != "" for row in csv.DictReader(file)] == [False, True, True]
+    before = (run.directory / "metrics.jsonl").read_text()
+    small(resume=str(run.directory))
+    assert (run.directory / "metrics.jsonl").read_text() == before, "nothing is left to do"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
@@ -93,6 +112,60 @@ def test_the_command_exits_with_the_signal_and_says_how_to_go_on(
     assert captured.out.splitlines()[-1] == "continue with:   distppo train --resume run"
     assert captured.err == ""
     assert main(["train", "--resume", "run", "--total-timesteps", "256"]) == 0
+
+
+@pytest.mark.parametrize(("step", "env_steps"), [pytest.param(128 + 57, 128, id="collecting"), pytest.param(256 + 5, 256, id="evaluating")])
+def test_without_ray_no_step_is_taken_after_the_signal(
+    step: int, env_steps: int, small: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But those of the other environments, of which there are four; one alone is evaluated in."""
+    interrupt_at(monkeypatch, probe_envs.Point, "step", step, signal.SIGTERM)
+    steps, counted = [], probe_envs.Point.step
+    monkeypatch.setattr(probe_envs.Point, "step", lambda env, action: steps.append(action) or counted(env, action))
+    run = small(EVALUATED)
+    assert run.result.signal == signal.SIGTERM and run.summary["env_steps"] == env_steps
+    assert step <= len(steps) < step + 4
+    assert list_checkpoints(run.directory)[-1].env_steps == env_steps
+
+
+@pytest.mark.parametrize("step", [pytest.param(256, id="at the end of a fragment"), pytest.param(256 + 5, id="evaluating")])
+def test_an_environment_that_breaks_of_the_signal_is_no_error(
+    step: int, small: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Ctrl-C goes to the processes of simulators too."""
+    steps, original = itertools.count(1), probe_envs.Point.step
+
+    def gone(env: Any, action: Any) -> Any:
+        if next(steps) == step:
+            os.kill(os.getpid(), signal.SIGINT)
+            raise BrokenPipeError("the simulator has gone")
+        return original(env, action)
+
+    monkeypatch.setattr(probe_envs.Point, "step", gone)
+    run = small(EVALUATED)
+    assert run.result.signal == signal.SIGINT and not run.faults
+
+
+@pytest.mark.parametrize(("step", "env_steps"), [pytest.param(57, 0, id="collecting"), pytest.param(256 + 5, 256, id="evaluating")])
+def test_handlers_of_environments_do_not_keep_signals_from_the_run(
+    step: int, env_steps: int, small: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether they were made at the start or for the first evaluation; the caller's handlers are back afterwards."""
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    interrupt_at(monkeypatch, probe_envs.Point, "step", step, signal.SIGTERM)
+    run = small(EVALUATED | {"env.id": "probe_envs:Deaf-v0"})
+    assert run.result.signal == signal.SIGTERM and run.summary["env_steps"] == env_steps
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_signal_while_environments_are_made_makes_no_more_of_them(
+    small: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is the driver's own, to look at."""
+    interrupt_at(monkeypatch, probe_envs.Closing, "__init__", 3, signal.SIGTERM)
+    run = small({"env.id": "probe_envs:Closing-v0", "env.kwargs": {"path": str(tmp_path / "log")}})
+    assert run.result.signal == signal.SIGTERM and run.summary["env_steps"] == 0
+    assert (tmp_path / "log").read_text().count("made") == 3
 
 
 def test_nohup_is_respected(small: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from distppo.config import dump_config, load_config
 from distppo.metrics import METRICS_FILE, read_metrics
 from distppo.metrics.keys import STEPS
 from distppo.runtime.run_directory import find_begun_run
+from distppo.runtime.tune import search as search_module
 
 # The learning rate itself as the metric: how good a trial is depends on its settings alone.
 SPACE = """
@@ -178,6 +179,30 @@ def test_a_search_of_a_stranger_s_loads_nothing_by_its_own_word(project: Path, c
     (search / "results.json").write_text(json.dumps(content | {"records": [{"number": -1, "settings": {}}]}))
     assert main(["tune", "--resume", "search"]) == 2
     assert "results.json is damaged" in capsys.readouterr().err
+
+
+def test_what_a_search_has_reached_while_another_starts_is_not_written_over(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As by a job that is asked to end when the one that takes over from it has just been started."""
+    search = project / "search"
+    search.mkdir()
+    (search / "base.yaml").write_text(dump_config(load_config(overrides=SMALL)))
+    (search / "space.yaml").write_text("space: {ppo: {epochs: {int: [1, 3]}}}\n")
+    record = {"number": 0, "settings": {"ppo.epochs": 2}}
+    content = {"trials": 2, "workers_per_trial": 0, "scheduler": "none", "search": "random", "records": [record]}
+    (search / "results.json").write_text(json.dumps(content))
+    later = json.dumps(content | {"records": [record | {"score": 1.0, "env_steps": 128}]})
+    probe = search_module.probe_env
+
+    def written_meanwhile(config: Any) -> Any:
+        (search / "results.json").write_text(later)
+        return probe(config)
+
+    monkeypatch.setattr(search_module, "probe_env", written_meanwhile)
+    assert main(["tune", "--resume", "search", "--trust", "probe_envs:Point-v0"]) == 2
+    assert "search has been gone on with while this was starting; give the same command again" in capsys.readouterr().err
+    assert (search / "results.json").read_text() == later
 
 
 @pytest.mark.long

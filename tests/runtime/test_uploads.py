@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,6 +42,49 @@ def test_a_strangers_run_does_not_say_where_to_copy_to(small: Callable[..., Run]
     assert any(f"--set run.storage={shared} goes on with that" in note for event in rest.events for note in event.get("notes", []))
     small({"run.total_timesteps": 640, "run.storage": shared}, resume=str(first.directory))
     assert Storage(f"{shared}/run").names() != before
+
+
+def test_a_run_comes_back_to_the_url_that_was_named(small: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though another run has its name here: the command that is repeated gets on, as does the one that is printed."""
+    shared = f"file://{tmp_path}/shared"
+    small(EVERY | {"run.directory": str(tmp_path / "mine"), "run.storage": shared})
+    for machine in ("second", "third"):
+        (tmp_path / machine).mkdir()
+        monkeypatch.chdir(tmp_path / machine)
+        small({"run.directory": "runs/mine", "run.seed": 5, "run.total_timesteps": 128})
+    for machine, total in (("second", 768), ("second", 1280), ("third", 1408), ("second", 1536)):
+        monkeypatch.chdir(tmp_path / machine)
+        rest = small({"run.total_timesteps": total}, resume=f"{shared}/mine")
+        assert rest.directory == Path("runs/mine-2")
+        assert [row["time/total_timesteps"] for row in rest.rows] == list(range(128, total + 1, 128))
+    printed = small({"run.total_timesteps": 1664, "run.storage": shared}, resume="runs/mine-2")
+    assert [path.name for path in (tmp_path / "shared").iterdir()] == ["mine"]
+    assert Storage(f"{shared}/mine").names()[-1] == "ckpt_00000013" and printed.faults == []
+
+
+def test_a_run_that_another_machine_has_gone_on_with_is_left_to_it(
+    small: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said before anything is trained; and a run that begins again does not remove what the storage has."""
+    shared = str(tmp_path / "shared")
+    first = small(EVERY | {"run.directory": str(tmp_path / "run"), "run.storage": shared})
+    (tmp_path / "machine").mkdir()
+    monkeypatch.chdir(tmp_path / "machine")
+    small({"run.total_timesteps": 512}, resume=f"file://{shared}/run")
+    before = Storage(f"{shared}/run").names()
+    with pytest.raises(UserError, match=r"already holds a run run, and ckpt_00000004 there is not of the one in .*--resume .*/run$"):
+        small({"run.total_timesteps": 640, "run.storage": shared}, resume=str(first.directory))
+    shutil.rmtree(first.directory / "checkpoints")
+    with pytest.raises(UserError, match=r"already holds a run run; choose another name with --run-dir, or continue it with --resume"):
+        small({"run.storage": shared}, resume=str(first.directory))
+    assert Storage(f"{shared}/run").names() == before
+
+
+def test_a_run_is_not_copied_onto_itself_by_its_url(small: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small({"run.directory": "runs/a"})
+    rest = small({"run.total_timesteps": 512}, resume=f"file://{tmp_path}/runs/a")
+    assert rest.directory == Path("runs/a") and rest.faults == [] and rest.summary["env_steps"] == 512
 
 
 def test_storage_that_refuses_does_not_stop_training_at_once(small: Callable[..., Run], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ class Watched:
         self.directory = directory
         directory.mkdir()
         (directory / "config.yaml").write_text("env: {id: Hopper-v4}\nrun: {total_timesteps: 1000}\n")
-        (directory / ".lock").touch()
+        (directory / ".lock").write_text("process 1 on another machine")
         self.stream = io.StringIO()
         self.now = 0.0
         self.watcher = Watcher(directory, PlainDisplay(self.stream), clock=lambda: self.now)
@@ -154,3 +154,11 @@ def test_watching_needs_no_ray_and_no_torch(small: Callable[..., Run]) -> None:
     )
     line = [command()[0], "-c", code, str(small().directory)]
     assert subprocess.run(line, env=environment(), stdout=subprocess.PIPE, timeout=SECONDS, check=False).returncode == 0
+
+
+def test_a_run_that_failed_while_it_started_is_told_and_ends(launch: Callable[..., Any], tmp_path: Path) -> None:
+    """Its command left the folder in order, with nothing in it: there is nobody to wait for."""
+    failed = launch("train", "--num-workers", "0", "--env", "CartPole-v1", "--run-dir", "dead", "--set", "run.storage=nothing://x/y")
+    assert failed.returncode == 2 and (tmp_path / "dead" / "config.yaml").is_file()
+    done = launch("watch", "dead", "--no-progress")
+    assert done.returncode == 1 and "its command ended before anything was trained" in done.stdout

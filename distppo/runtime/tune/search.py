@@ -20,7 +20,7 @@ from distppo.plugins import search_path
 from distppo.runtime.address import find_cluster
 from distppo.runtime.run_directory import RunDirectory, free_name
 from distppo.runtime.signals import StopRequested, StopSignal
-from distppo.runtime.tune.records import BASE_FILE, RUNNING, SPACE_FILE, Records, trial_name
+from distppo.runtime.tune.records import BASE_FILE, RUNNING, SPACE_FILE, Records, read_results, trial_name
 from distppo.runtime.tune.request import Request, trial_config
 
 TUNE_DIRECTORY = "ray"
@@ -70,6 +70,8 @@ def run_search(request: Request, records: Records, directory: Path, *, continued
         checked_network(env, example.network)
         address = find_cluster(request.address)
         with RunDirectory(directory, continued=continued):
+            if continued and read_results(directory).records != list(records.by_number.values()):
+                raise UserError(f"{directory} has been gone on with while this was starting; give the same command again")
             _write_down(request, directory)
             records.write()
             with contextlib.suppress(StopRequested):
@@ -193,6 +195,6 @@ def _quiet() -> Iterator[None]:
 def new_search_directory(request: Request, root: Path) -> Path:
     """Returns a free name under runs/, or what run.directory says."""
     if request.config.run.directory:
-        return Path(request.config.run.directory)
+        return Path(request.config.run.directory).expanduser()
     env = "".join(c if c.isalnum() or c in "._-" else "_" for c in request.config.env.id)
     return free_name(root / f"tune-{env}-{time.strftime('%Y%m%d-%H%M%S')}")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from distppo.config.coerce import coerce, coerce_entry
+from distppo.config.coerce import WrongValue, coerce, coerce_entry
 from distppo.config.fields import Field, find_field, unknown_key
 from distppo.config.overrides import Problem, raise_problems
 from distppo.config.suggest import did_you_mean, quoted, shortened
@@ -253,8 +253,8 @@ def _values(key: str, field: tuple[Field, str | None], distribution: str, node: 
         _refuse(node, f"{key}: {distribution} takes {'a list of values' if distribution == 'choice' else '[low, high]'}")
     try:
         values = [_value(field, raw) for raw in node.value]
-    except ValueError as error:
-        _refuse(node, f"{key} {error}")
+    except WrongValue as error:
+        _refuse(node, f"{key}{error.inside} {error}")
     if distribution != "choice":
         return _range(key, field, distribution, node, values)
     if len({repr(value) for value in values}) < len(values):
