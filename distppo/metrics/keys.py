@@ -40,7 +40,7 @@ KEYS: dict[str, str] = {
     "time/update": "Time of this iteration spent in the learner's update.",
     "time/broadcast": "Time of this iteration spent making the new weights available to the workers.",
     "time/evaluate": "Time of this iteration spent in evaluation.",
-    "time/checkpoint": "Time of this iteration spent saving checkpoints.",
+    "time/checkpoint": "Time spent saving checkpoints since the row before.",
     "time/other": "The rest of this iteration: metrics, display, the loop itself.",
     "dist/workers": "Rollout workers that were there at the end of this iteration.",
     "dist/learners": "Learner processes that shared out the minibatches.",
