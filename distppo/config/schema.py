@@ -342,7 +342,7 @@ class NormalizationConfig:
 
     observations: bool = setting(
         True,
-        "Shift and scale observations by the running mean and std, synchronized over all workers. "
+        "Shift and scale observations by the running mean and std (one below 1e-4 counts as 1e-4), synchronized over all workers. "
         "Never applies to a cnn's images, which are scaled to [0, 1].",
         extremes="Off: dimensions of large scale rule the first layer.",
     )
@@ -354,7 +354,7 @@ class NormalizationConfig:
     )
     rewards: bool = setting(
         True,
-        "Divide rewards by the running std of the discounted return (never shifted).",
+        "Divide rewards by the running std of the discounted return (one below 1e-4 counts as 1e-4); they are never shifted.",
         extremes="Off: the value loss has the rewards' own scale squared.",
     )
     values: bool = setting(False, "Regress the critic on returns normalized by their running mean and std.")

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import types
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 from typing import Any
 
@@ -89,8 +89,8 @@ class Layer:
                 except NotPlainError:
                     self._constants[attribute] = value, _fingerprint(value, layers)
 
-    def capture(self, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-        """Returns the layer's state as JSON; its arrays are added to `arrays`.
+    def capture(self, arrays: dict[str, np.ndarray], seen: dict[int, str]) -> dict[str, Any]:
+        """Returns the layer's state as JSON; its arrays are added to `arrays`, its containers to `seen`, by identity.
 
         Raises:
             CaptureError: an attribute is neither plain nor constant.
@@ -106,7 +106,7 @@ class Layer:
                 arrays[self._key(attribute)] = data_state(value)
                 found[attribute] = {"mujoco": mujoco_version()}
             elif not self._hooks or attribute == OWN_GENERATOR:
-                self._capture_plain(attribute, value, arrays, found)
+                self._capture_plain(attribute, value, arrays, seen, found)
         if not self._hooks:
             return {"attributes": found, "gone": [attribute for attribute in self._made if attribute not in vars(self._env)]}
         try:
@@ -163,7 +163,9 @@ class Layer:
         inner = self._env.env if isinstance(self._env, gym.Wrapper) else None
         return {name: value for name, value in vars(self._env).items() if inner is None or value is not inner}
 
-    def _capture_plain(self, attribute: str, value: Any, arrays: dict[str, np.ndarray], found: dict[str, Any]) -> None:
+    def _capture_plain(
+        self, attribute: str, value: Any, arrays: dict[str, np.ndarray], seen: dict[int, str], found: dict[str, Any]
+    ) -> None:
         text, made = self._texts.get(attribute), self._made.get(attribute)
         if isinstance(value, CONTAINERS):
             # Each item takes at least three characters: what is sure to be new and too long is not even encoded.
@@ -181,8 +183,16 @@ class Layer:
         if made is None or not made.same(now):
             if _is_long(now.encoded):
                 raise self._too_long(attribute)
+            self._require_single(attribute, value, seen)
             found[attribute] = now.encoded
             arrays |= now.arrays
+
+    def _require_single(self, attribute: str, value: Any, seen: dict[int, str]) -> None:
+        """Refuses a list, dict or deque that has two names: each would be restored as one of its own, and they would part."""
+        name = f"{self._title}.{attribute}"
+        for container in _changeable(value):
+            if (other := seen.setdefault(id(container), name)) != name:
+                raise CaptureError(f"{name} and {other} share a {type(container).__name__}; {self._hint}")
 
     def _is_constant(self, attribute: str, value: Any) -> bool:
         """Says whether an attribute that is not plain is the object it was, and of a kind that does not change inside."""
@@ -284,8 +294,9 @@ class EnvCapturer:
     def capture(self) -> EnvCapture:
         """Returns the state between two steps, or what stands in the way of capturing it."""
         arrays: dict[str, np.ndarray] = {}
+        seen: dict[int, str] = {}
         try:
-            return EnvCapture(arrays, {name: layer.capture(arrays) for name, layer in self._layers.items()}, None)
+            return EnvCapture(arrays, {name: layer.capture(arrays, seen) for name, layer in self._layers.items()}, None)
         except CaptureError as error:
             return EnvCapture({}, {}, str(error))
         except Exception as error:
@@ -312,6 +323,15 @@ class EnvCapturer:
 
 def _is_long(encoded: Any) -> bool:
     return isinstance(encoded, dict | str) and len(repr(encoded)) > LONGEST_TEXT
+
+
+def _changeable(value: Any) -> Iterator[Any]:
+    """Yields every list, dict and deque in a plain value, itself included."""
+    if type(value) in (list, dict, deque):
+        yield value
+    if type(value) in CONTAINERS:
+        for inner in value.values() if type(value) is dict else value:
+            yield from _changeable(inner)
 
 
 def _is_model(encoded: Any) -> bool:

@@ -83,7 +83,8 @@ def decode(encoded: Any, arrays: Mapping[str, np.ndarray]) -> Any:
 
 def same(first: Any, first_arrays: Mapping[str, np.ndarray], second: Any, second_arrays: Mapping[str, np.ndarray]) -> bool:
     """Says whether two encoded values are equal to the last bit."""
-    if first != second or first_arrays.keys() != second_arrays.keys():
+    # As text, in which -0.0 is not 0.0, nor 1 True.
+    if repr(first) != repr(second) or first_arrays.keys() != second_arrays.keys():
         return False
     pairs = ((array, second_arrays[name]) for name, array in first_arrays.items())
     return all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)

@@ -29,7 +29,7 @@ import numpy as np
 from distppo.algo.moments import standard_deviation
 from distppo.config.schema import NetworkConfig
 from distppo.models.architecture import image_shape, sees_images
-from distppo.models.heads import action_scaling
+from distppo.models.heads import action_scaling, rounds_outside
 from distppo.models.layout import actor_layers, parameter_views
 from distppo.models.numpy_policy import LAYER_NORM_EPSILON
 from distppo.types import EnvSpec, PolicySnapshot
@@ -123,4 +123,7 @@ def _to_environment(env: EnvSpec) -> Iterator[Operation]:
         yield Operation("clip", {"minimum": minimum, "maximum": maximum})
         if (scale != 1.0).any() or (shift != 0.0).any():
             yield Operation("rescale", {"scale": scale, "shift": shift})
+        if rounds_outside(env.action_low, env.action_high):
+            low, high = (np.array(bound, np.float32) for bound in (env.action_low, env.action_high))
+            yield Operation("clip", {"minimum": low, "maximum": high})
     yield Operation("reshape", {}, {"shape": list(env.action_shape)})

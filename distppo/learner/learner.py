@@ -31,6 +31,8 @@ from distppo.types import EnvSpec, FaultEvent, Moments, PolicySnapshot, Rollout
 
 RATIO_TOLERANCE = 1e-2
 """Largest |ratio - 1| before the first gradient step that float32 can explain; beyond it, learner and workers hold different policies."""
+LEAST_LOG_STD = -9.0
+"""Log standard deviation below which float32's rounding of an action may change its probability by more than that."""
 RATIO_SAMPLE = 512
 LOG_WEIGHT_BOUND = 1.0
 """Importance weights of stale data stay within [1/e, e]."""
@@ -139,7 +141,8 @@ class Learner:
         )
         parameters = self._vectors.parameters
         vectors = OptimizerVectors(parameters.copy(), np.zeros_like(parameters), np.zeros_like(parameters))
-        self._step.epoch(vectors, batch, np.arange(size), size, self._coefficients())
+        with _flushed_denormals():  # the threads that the first epoch starts take it over
+            self._step.epoch(vectors, batch, np.arange(size), size, self._coefficients())
 
     def snapshot(self) -> PolicySnapshot:
         """Returns the current policy as a value of its own."""
@@ -313,7 +316,7 @@ class Learner:
         return np.float32(moments.mean), np.float32(standard_deviation(moments))
 
     def _batch(self, fragments: Fragments) -> Batch:
-        """Returns the samples; advantages, returns and values are filled in by `_with_targets`."""
+        """Returns the samples; advantages and returns are filled in by `_with_targets`, values by `_run_epochs`."""
         log_probs = fragments.log_probs.reshape(-1)
         observations = fragments.observations[:-1]
         empty = np.empty(0, np.float32)
@@ -328,15 +331,14 @@ class Learner:
         )
 
     def _with_targets(self, batch: Batch, targets: Targets, weights: np.ndarray | None) -> Batch:
-        """Returns the batch with these (weighted) advantages, returns and values, the latter two in the critic's units."""
+        """Returns the batch with these (weighted) advantages, and returns in the critic's units."""
         advantages = targets.advantages.reshape(-1)
         if weights is not None:
             advantages = advantages * weights
         if self.config.ppo.advantage_normalization == "batch":
             advantages = (advantages - advantages.mean()) / (advantages.std(ddof=1) + np.float32(1e-8))
         shift, scale = self._value_units()
-        returns, values = ((array.reshape(-1) - shift) / scale for array in (targets.returns, targets.values))
-        return batch._replace(advantages=advantages, returns=returns, values=values)
+        return batch._replace(advantages=advantages, returns=(targets.returns.reshape(-1) - shift) / scale)
 
     def _log_probs(self, observations: np.ndarray, actions: np.ndarray) -> np.ndarray:
         """Returns log-probs [n] of actions [n, A] under the current policy."""
@@ -353,10 +355,22 @@ class Learner:
         return batch._replace(log_probs=current, previous_log_probs=current.copy()), weights
 
     def _ratio_error(self, batch: Batch) -> float:
-        """Checks on a sample that learner and workers act alike: before the first gradient step every ratio is 1."""
+        """Checks on a sample that learner and workers act alike: before the first gradient step every ratio is 1.
+
+        Raises:
+            UserError: the standard deviation is so small that float32 does not tell the actions apart.
+        """
         sample = slice(None, None, max(1, len(batch.log_probs) // RATIO_SAMPLE))
         log_probs = self._log_probs(batch.observations[sample], batch.actions[sample])
         error = ratio_error(log_probs, batch.log_probs[sample])
+        log_std = parameter_views(self._vectors.parameters, self._spec.layout).get("log_std")
+        if error >= RATIO_TOLERANCE and log_std is not None and log_std.min() < LEAST_LOG_STD:
+            least = float(log_std.min())
+            raise UserError(
+                f"the policy's standard deviation has come to {math.exp(least):.1e} (log {least:.1f}), where rounding alone changes "
+                f"the probabilities of actions, by {error:.0%}, and nothing can be learned any more: raise "
+                "network.initial_log_std or ppo.entropy_coef, or lower ppo.learning_rate"
+            )
         assert error < RATIO_TOLERANCE, f"ratio {1 + error:.4f} before the first gradient step: the workers acted with another policy"
         return error
 
@@ -367,6 +381,9 @@ class Learner:
         ppo = self.config.ppo
         if ppo.lr_schedule != "kl":
             self._learning_rate = scheduled_rate(ppo.lr_schedule, ppo.learning_rate, self.env_steps / self.config.run.total_timesteps)
+        # What value_clip holds on to: the critic's own outputs, whatever its units become, and however often targets are computed anew.
+        shift, scale = self._value_units()
+        batch = batch._replace(values=(targets.values.reshape(-1) - shift) / scale)
         if self.config.normalization.values:
             self._moments["value_moments"] = merge(self._moments["value_moments"], moments_of(targets.returns.reshape(-1)))
         batch = self._with_targets(batch, targets, weights)

@@ -98,6 +98,13 @@ def action_scaling(low: tuple[float, ...], high: tuple[float, ...]) -> tuple[np.
     return minimum, maximum, scale, shift
 
 
+def rounds_outside(low: tuple[float, ...], high: tuple[float, ...]) -> bool:
+    """Says whether -1 or 1, rescaled in float32, is beyond a bound: 1.4 + 0.7 * (1 - 1) may be 1.3999999."""
+    minimum, maximum, scale, shift = action_scaling(low, high)
+    lowest, highest = minimum * scale + shift, maximum * scale + shift
+    return bool((lowest < np.array(low, np.float32)).any() or (highest > np.array(high, np.float32)).any())
+
+
 class ActionScaler:
     """Clips an action to [-1, 1] and rescales it to the environment's bounds; a dimension without bounds passes unchanged.
 
@@ -110,6 +117,8 @@ class ActionScaler:
     def __init__(self, low: tuple[float, ...], high: tuple[float, ...], rows: int) -> None:
         self._minimum, self._maximum, self._scale, self._shift = (repeated(row, rows) for row in action_scaling(low, high))
         self._identity = bool((self._scale == 1.0).all() and (self._shift == 0.0).all())
+        bounds = (repeated(np.array(bound, np.float32), rows) for bound in (low, high))
+        self._bounds = tuple(bounds) if rounds_outside(low, high) else None
 
     def __call__(self, actions: np.ndarray) -> np.ndarray:
         """Returns what the environment gets, [n, A] float32: an array of its own, since an environment may keep its last action."""
@@ -118,6 +127,8 @@ class ActionScaler:
         if not self._identity:
             np.multiply(scaled, self._scale, out=scaled)
             np.add(scaled, self._shift, out=scaled)
+        if self._bounds is not None:
+            np.clip(scaled, *self._bounds, out=scaled)
         return scaled
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import deque
 from typing import Any
@@ -256,6 +257,19 @@ class Wordy(Hooked):
         return {"log": "x" * LONGEST_TEXT}
 
 
+class Aliased(Point):
+    """Has two names for one list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trail: list[float] = []
+        self.view = {"trail": self.trail}
+
+    def step(self, action: Any) -> Any:
+        self.trail.append(float(action[0]))
+        return super().step(action)
+
+
 class Unplain(Hooked):
     """Hands out what cannot be stored."""
 
@@ -276,6 +290,7 @@ class Raising(Hooked):
         (Handled, "Handled._machine is a .*Machine; Handled can define capture_state and restore_state"),
         (Sampling, "Sampling.action_space is a gymnasium.spaces.box.Box that is sampled from"),
         (Closed, "Closed._observe is a builtins.function that has changed since it was made; Closed can define"),
+        (Aliased, "Aliased.view and Aliased.trail share a list; Aliased can define"),
         (Unplain, r"Unplain.capture_state\(\) returns a .*Machine, which is not plain data"),
         (Raising, "its capture_state raised RuntimeError: not now"),
         (Growing, "Growing._history is more than 1,048,576 characters of plain data; Growing can define capture_state"),
@@ -393,3 +408,17 @@ def test_the_state_of_another_model_is_refused() -> None:
     walker.reset(seed=0)
     with pytest.raises(CaptureError, match="another MuJoCo model"):
         second.restore(first.capture())
+
+
+@pytest.mark.parametrize(("before", "after"), [(-0.0, 0.0), (0.0, 0), (False, 0), ([1.0], [1]), ({"a": True}, {"a": 1})])
+def test_what_is_equal_but_not_the_same_has_changed(before: Any, after: Any) -> None:
+    """Signs of zeros and types are bits, too."""
+    first: Any = Point()
+    second: Any = Point()
+    first.mark, second.mark = copy.deepcopy(before), copy.deepcopy(before)
+    capturers = EnvCapturer(first), EnvCapturer(second)
+    first.reset(seed=0)
+    second.reset(seed=1)
+    first.mark = after
+    capturers[1].restore(capturers[0].capture())
+    assert repr(second.mark) == repr(after)

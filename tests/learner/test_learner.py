@@ -7,6 +7,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from scripted_env import Scripted, gaussian_observations, spec_of
 
 from distppo.algo.moments import standard_deviation
@@ -16,6 +17,7 @@ from distppo.envs import VectorStepper
 from distppo.errors import UserError
 from distppo.learner import Learner
 from distppo.learner.fragments import join_rollouts
+from distppo.models.actor_critic import split_parameters
 
 SMALL = {"num_envs": 4, "num_steps": 32, "mini_batch_size": 16, "epochs": 3, "hidden_sizes": [8, 8], "total_timesteps": 10_000}
 
@@ -219,6 +221,33 @@ def too_large(run, iteration):
     rollouts = run.collect(iteration)
     rollouts[0].rewards[1, 0] = 1e37
     return rollouts
+
+
+@pytest.mark.parametrize("settings", [{"normalization.values": True}, {"recompute_advantages": True}, {"rollout.mode": "overlap"}])
+def test_value_clip_holds_on_to_what_the_critic_said_before_the_update(settings, monkeypatch):
+    """Whatever its units become in the update, and however often targets are computed anew: no sample is clipped at its first step."""
+    run = Run(value_clip=0.1, learning_rate=0.01, **settings).iterate(3)
+    learner, seen = run.learner, []
+    epoch, vectors = learner._step.epoch, learner._vectors
+
+    def noted(state, batch, *rest):
+        seen.append((vectors.parameters.copy(), batch))
+        return epoch(state, batch, *rest)
+
+    monkeypatch.setattr(learner._step, "epoch", noted)
+    run.iterate()
+    (parameters, first), *later = seen
+    raw = learner._network.value(
+        split_parameters(torch.from_numpy(parameters), learner._network.layout), torch.from_numpy(first.observations)
+    )
+    np.testing.assert_allclose(first.values, raw.numpy(), rtol=1e-4, atol=1e-5)
+    assert len(later) == 2 and all((batch.values == first.values).all() for _, batch in later)
+
+
+def test_a_policy_without_noise_is_told_as_one():
+    """Rounding decides its probabilities; it is not the workers' fault."""
+    with pytest.raises(UserError, match=r"standard deviation has come to 2\.1e-09 \(log -20\.0\).*raise network\.initial_log_std"):
+        Run(initial_log_std=-20.0).iterate(3)
 
 
 RAW = {"normalization.rewards": False, "ppo.advantage_normalization": "off", "normalization.values": True, "ppo.lr_schedule": "kl"}
