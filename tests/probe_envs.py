@@ -162,6 +162,27 @@ class Deaf(Point):
             signal.signal(number, signal.SIG_IGN)
 
 
+class Wandering(Point):
+    """Works in a directory of its own, and expects to be there at every step.
+
+    Args:
+        place: the directory.
+        when: make or step.
+    """
+
+    def __init__(self, place: str, when: str = "make") -> None:
+        super().__init__()
+        self._place, self._when = place, when
+        if when == "make":
+            os.chdir(place)
+
+    def step(self, action: Any) -> Step:
+        if self._when == "step":
+            os.chdir(self._place)
+        assert os.getcwd() == self._place
+        return super().step(action)
+
+
 class Closing(Point):
     """Appends a line to a file when it is made, and another when it is closed.
 

@@ -15,6 +15,7 @@ from gymnasium.wrappers import FrameStackObservation, OrderEnforcing, PassiveEnv
 
 from distppo.config.schema import EnvConfig, Plugin
 from distppo.config.suggest import closest, did_you_mean
+from distppo.envs.elsewhere import Elsewhere
 from distppo.envs.renderer import choose_renderer
 from distppo.envs.spaces import Flattened, parts_of, require_flat_leaves, spec_of
 from distppo.errors import UserError, failure_text
@@ -62,8 +63,9 @@ def make_env(config: EnvConfig) -> tuple[gym.Env[Any, Any], EnvSpec]:
 
 def probe_env(config: EnvConfig) -> EnvSpec:
     """Returns what `make_env` would, without keeping the environment; raises the same errors."""
-    env, spec = make_env(config)
-    env.close()
+    with Elsewhere():
+        env, spec = make_env(config)
+        env.close()
     return spec
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from distppo.config import Config
+from distppo.envs.elsewhere import Elsewhere
 from distppo.errors import UserError
 from distppo.evaluation.episodes import EpisodeResult
 from distppo.runtime.cores import available_cores
@@ -132,6 +133,7 @@ class LocalBackend:
     ) -> None:
         ((first_env, num_envs),) = share_envs(config.rollout.num_envs, 1)
         self._stop = stop
+        self._elsewhere = Elsewhere()
         self._worker = Worker(config, first_env, num_envs, first_iteration, states, stop)
         self._learner = LearnerProcess(config, env, restored, available_cores())
 
@@ -147,7 +149,8 @@ class LocalBackend:
             UserError: that cannot be done.
             StopRequested: the user asked to stop before the learner was begun.
         """
-        self._worker.ready()
+        with self._elsewhere:
+            self._worker.ready()
         self._stop.catch()  # their first resets may have put handlers of their own in place
         self._stop.check()
         self.step_name = self._learner.ready()
@@ -172,7 +175,7 @@ class LocalBackend:
         """Collects."""
         self._stop.check()
         receipts = []
-        with worker_failures():
+        with worker_failures(), self._elsewhere:
             for order in rollouts:
                 order.rollout, receipt = self._worker.deliver(order.snapshot, order.iteration)
                 receipts.append(receipt)
@@ -185,7 +188,7 @@ class LocalBackend:
     def evaluate(self, snapshot: PolicySnapshot, episodes: int) -> list[EpisodeResult]:
         """Plays the episodes."""
         self._stop.check()
-        with worker_failures():
+        with worker_failures(), self._elsewhere:
             return self._worker.evaluate(snapshot, range(episodes))
 
     def learner_state(self) -> LearnerState:
@@ -197,4 +200,5 @@ class LocalBackend:
 
     def close(self) -> None:
         """Closes the environments."""
-        self._worker.close()
+        with self._elsewhere:
+            self._worker.close()

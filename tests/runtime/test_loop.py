@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -131,3 +132,17 @@ def test_the_normalizer_has_seen_what_was_fed(workers: int, mode: str, small: Ca
     np.testing.assert_allclose(arrays["obs_moments/mean"], mean.astype(float), rtol=1e-12)
     std = np.sqrt(arrays["obs_moments/m2"] / arrays["obs_moments/count"])
     np.testing.assert_allclose(std, np.sqrt(((exact - mean) ** 2).mean(axis=0)).astype(float), rtol=1e-12)
+
+
+@pytest.mark.parametrize("when", ["make", "step"])
+def test_an_environment_with_a_directory_of_its_own_leaves_the_run_where_it_is(
+    when: str, small: Callable[..., Any], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is there at every step; the run's files are where the command was started, and the run can be continued from there."""
+    (tmp_path / "theirs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    settings = {"env.id": "probe_envs:Wandering", "env.kwargs": {"place": str(tmp_path / "theirs"), "when": when}}
+    run = small(EVALUATED | settings | {"env.max_episode_steps": 20, "run.directory": "here", "rollout.num_workers": 0})
+    assert (tmp_path / "here" / "summary.json").is_file() and not list((tmp_path / "theirs").iterdir())
+    more = small({"run.total_timesteps": 512}, resume="here", trust=["probe_envs:Wandering"])
+    assert more.summary["env_steps"] == 512 and os.getcwd() == str(tmp_path) and run.directory == more.directory
