@@ -52,7 +52,7 @@ def test_every_environment_that_was_made_is_closed(
     ("number", "least", "most"),
     [
         pytest.param(signal.SIGKILL, 0.0, 0.9 * CLOSE_SECONDS, id="dead"),
-        pytest.param(signal.SIGSTOP, CLOSE_SECONDS, 2 * CLOSE_SECONDS, id="stopped"),
+        pytest.param(signal.SIGSTOP, CLOSE_SECONDS, 2 * CLOSE_SECONDS, id="stopped", marks=pytest.mark.slow),
     ],
 )
 def test_a_worker_that_cannot_close_holds_up_nobody(
@@ -75,6 +75,7 @@ def test_a_worker_that_cannot_close_holds_up_nobody(
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_second_signal_does_not_wait_for_environments_to_be_closed(started: Callable[..., Any], small_file: str, tmp_path: Path) -> None:
     """The worker is stopped in the middle of a run."""
     driver = started("train", "--config", small_file, "--total-timesteps", "1e9", "--run-dir", "run", "--num-workers", "1")

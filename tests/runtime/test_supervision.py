@@ -187,6 +187,7 @@ def test_an_environment_that_hangs_again_and_again_gets_a_new_episode(small: Cal
     assert run.rows[-1]["dist/obs_count"] == run.rows[-1]["time/total_timesteps"] == 256
 
 
+@pytest.mark.slow
 def test_a_process_that_always_dies_ends_the_run_with_its_checkpoint(small: Callable[..., Run], shared_ray: Any, tmp_path: Path) -> None:
     """More than fault.max_worker_restarts failures in a row: a clear error, and nothing of ours is left."""
     settings = {"env.id": "probe_envs:Failing-v0", "env.kwargs": {"how": "exit", "after": 32 + 5}, "run.directory": str(tmp_path / "run")}
